@@ -1,0 +1,60 @@
+# Two commands do it all: `make demo` (install, then the main job) and `make check` (what CI runs).
+# Another torch: make demo TORCH='torch==2.12.0'. Another interpreter: make demo PYTHON=python3.12
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check format lint types test test-slow test-gpu bench quality clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first: left to the resolver, a CPU machine would fetch gigabytes of CUDA libraries
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) "$(TORCH)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev,interpreter]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## install, then replay the mixed trace and write a report
+	$(BIN)/harness run --trace mixed.jsonl
+
+check: lint types test  ## lint, types, tests: what CI runs
+
+format: $(VENV)/.installed-dev  ## rewrite the sources in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+test: $(VENV)/.installed-dev  ## the default suite
+	$(BIN)/pytest
+
+test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+test-gpu: $(VENV)/.installed-dev  ## the tests that need a CUDA device
+	$(BIN)/pytest -m gpu
+
+bench: $(VENV)/.installed-dev  ## micro-benchmarks of codecs and scheduler
+	$(BIN)/pytest -m benchmark tests/benchmarks
+
+quality: $(VENV)/.installed  ## answer quality of every codec on the pocket family
+	$(BIN)/harness quality pocket
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
