@@ -34,6 +34,4 @@ class ExpertDelta:
     def nbytes(self) -> int:
         """Bytes of everything above, as held in memory."""
         exact = (*self.exact.values(), *self.added_rows.values())
-        return sum(m.nbytes for m in self.matrices.values()) + sum(
-            t.numel() * t.element_size() for t in exact
-        )
+        return sum(m.nbytes for m in self.matrices.values()) + sum(t.numel() * t.element_size() for t in exact)
