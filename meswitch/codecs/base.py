@@ -27,6 +27,10 @@ class TensorSpec:
         """Bytes of the tensor."""
         return prod(self.shape) * self.dtype.itemsize
 
+    def empty(self, device: torch.device) -> torch.Tensor:
+        """An uninitialised tensor of this shape and dtype on `device`."""
+        return torch.empty(self.shape, dtype=self.dtype, device=device)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressedDelta:
@@ -65,9 +69,7 @@ class Codec(Protocol):
     def layout(self, N: int, K: int) -> Mapping[str, TensorSpec]:
         """The stored tensors of an `[N, K]` delta by local name: its exact size, known without weights."""
 
-    def compress(
-        self, delta: torch.Tensor, *, input_square_sum: torch.Tensor | None = None
-    ) -> CompressedDelta:
+    def compress(self, delta: torch.Tensor, *, input_square_sum: torch.Tensor | None = None) -> CompressedDelta:
         """`delta` `[N, K]` float32, described by this codec, on the same device.
 
         Args:

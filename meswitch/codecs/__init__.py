@@ -1,0 +1,20 @@
+"""Delta codecs: lossy descriptions of a weight delta, found by name.
+
+`parse_codec("salient:bits=2,channels=8")` gives a codec; its `compress`, `decompress` and `layout` are pure.
+"""
+
+from meswitch.codecs.base import Codec, CompressedDelta, OptionValue, TensorSpec
+from meswitch.codecs.options import format_spec
+from meswitch.codecs.registry import codec_names, decompress, get_codec, parse_codec
+
+__all__ = [
+    "Codec",
+    "CompressedDelta",
+    "OptionValue",
+    "TensorSpec",
+    "codec_names",
+    "decompress",
+    "format_spec",
+    "get_codec",
+    "parse_codec",
+]

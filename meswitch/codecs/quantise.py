@@ -1,0 +1,93 @@
+"""One step per output channel, and the codes that go with it.
+
+N is the output dimension, K the input dimension. Everything here works on a few rows at a time, so that the
+temporaries of a large matrix stay small; no row's result depends on another row.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import torch
+
+from meswitch.codecs.levels import largest_level, nearest_levels
+
+__all__ = ["STEP_RULES", "StepRule", "quantise_rows", "row_chunks"]
+
+StepRule = Literal["absmax", "mse", "unbiased"]
+"""How a step is found; see `quantise_rows`."""
+
+STEP_RULES: tuple[StepRule, ...] = get_args(StepRule)
+
+_CHUNK_ELEMENTS = 1 << 20
+_ITERATIONS = 8
+# step over standard deviation with the least squared error for a Gaussian source (J. Max, 1960); 1 bit needs no start
+_GAUSSIAN_STEP = {1: 1.0, 2: 0.9957, 4: 0.3352, 8: 0.0308}
+
+
+def row_chunks(N: int, K: int) -> Iterator[slice]:
+    """Slices that cover N rows of K elements in pieces of about a million elements."""
+    rows = max(1, _CHUNK_ELEMENTS // K)
+    for start in range(0, N, rows):
+        yield slice(start, min(start + rows, N))
+
+
+def quantise_rows(delta: torch.Tensor, *, bits: int, rule: StepRule) -> tuple[torch.Tensor, torch.Tensor]:
+    """Levels `[N, K]` and steps `[N]`, both float32, of `delta` `[N, K]` float32, so that `delta ≈ step · level`.
+
+    * `absmax`: the largest level reaches the largest magnitude of the row.
+    * `mse`: the least squared error, by alternating between nearest levels and the step that fits them best
+      (Lloyd's iteration) from several starts.
+    * `unbiased`: the levels of `mse`, and the step `‖D‖² / ⟨D, level⟩`, with which `⟨D, D̂⟩ = ‖D‖²`: the row is not
+      shrunk towards the base.
+
+    A row of zeros has step 0.
+
+    Raises:
+        ValueError: if a step is too large for float32.
+    """
+    # rows are scaled to [-1, 1], so that the squares of very small deltas do not underflow
+    peak = delta.abs().amax(dim=1)
+    unit = delta / torch.where(peak > 0, peak, 1.0).unsqueeze(1)
+    step = torch.full_like(peak, 1.0 / largest_level(bits)) if rule == "absmax" else _least_squares(unit, bits)
+    levels = nearest_levels(unit / step.unsqueeze(1), bits)
+    if rule != "absmax":
+        along = torch.linalg.vecdot(unit, levels)
+        energy = torch.linalg.vecdot(*((unit, unit) if rule == "unbiased" else (levels, levels)))
+        step = energy / along if rule == "unbiased" else along / energy
+        step = torch.where((along > 0) & (energy > 0), step, 0.0)
+    step = torch.where(peak > 0, step * peak, 0.0)
+    if not step.is_meta and not bool(step.isfinite().all()):
+        raise ValueError(f"a step must fit float32, got a delta of magnitude {float(peak.max())}")
+    return levels, step
+
+
+def _least_squares(unit: torch.Tensor, bits: int) -> torch.Tensor:
+    """The step `[N]` of least squared error among those found from each start, for rows scaled to [-1, 1]."""
+    best_step = torch.ones_like(unit[:, 0])
+    best_gain = torch.full_like(best_step, -1.0)
+    for start in _starts(unit, bits):
+        step = torch.where(start > 0, start, 1.0)
+        for _ in range(_ITERATIONS if bits > 1 else 1):
+            step, _ = _refit(unit, step, bits)
+        _, gain = _refit(unit, step, bits)
+        better = gain > best_gain
+        best_step, best_gain = torch.where(better, step, best_step), torch.where(better, gain, best_gain)
+    return best_step
+
+
+def _starts(unit: torch.Tensor, bits: int) -> list[torch.Tensor]:
+    if bits == 1:
+        # the sign is the nearest level at any step
+        return [torch.ones_like(unit[:, 0])]
+    # the standard deviation by two estimates: outliers weigh less in the mean magnitude
+    rms, mean = unit.square().mean(dim=1).sqrt(), unit.abs().mean(dim=1) * 1.2533
+    widest = torch.full_like(rms, 1.0 / largest_level(bits))
+    return [widest, rms * _GAUSSIAN_STEP[bits], mean * _GAUSSIAN_STEP[bits]]
+
+
+def _refit(unit: torch.Tensor, step: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best step for the levels nearest under `step`, and the energy of the row that it explains, both `[N]`."""
+    levels = nearest_levels(unit / step.unsqueeze(1), bits)
+    along, energy = torch.linalg.vecdot(unit, levels), torch.linalg.vecdot(levels, levels)
+    fits = (along > 0) & (energy > 0)
+    return torch.where(fits, along / energy, step), torch.where(fits, along * along / energy, 0.0)

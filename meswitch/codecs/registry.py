@@ -1,0 +1,74 @@
+"""Codecs by name: the built-in ones, and those of other packages.
+
+Another package adds a codec by an entry point of the group `meswitch.codecs` that names a frozen dataclass with the
+methods of `Codec`; its fields are the options, each with a default. Built-in names cannot be taken.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+import torch
+
+from meswitch.codecs.base import Codec, CompressedDelta, OptionValue
+from meswitch.codecs.dense import Dense
+from meswitch.codecs.options import closest, parse_spec, typed_options
+from meswitch.codecs.rtn import Rtn
+from meswitch.errors import UnknownCodecError
+
+__all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse_codec"]
+
+ENTRY_POINT_GROUP = "meswitch.codecs"
+
+_BUILT_IN: Mapping[str, type[Any]] = {codec.name: codec for codec in (Dense, Rtn)}
+
+
+def codec_names() -> tuple[str, ...]:
+    """The names of all codecs that can be asked for, sorted."""
+    return tuple(sorted({*_BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}))
+
+
+def get_codec(name: str, options: Mapping[str, OptionValue] | None = None) -> Codec:
+    """The codec `name` with `options`; those that are missing take their defaults.
+
+    Raises:
+        UnknownCodecError: if no codec has that name, or its package cannot be loaded.
+        CodecOptionError: if the codec has no such option, or not with that value.
+    """
+    codec = _codec_class(name)
+    return cast(Codec, codec(**typed_options(codec, options or {})))
+
+
+def parse_codec(spec: str) -> Codec:
+    """The codec that a spec such as `salient:bits=2,channels=8,step=unbiased` describes.
+
+    Raises:
+        UnknownCodecError: if no codec has that name, or its package cannot be loaded.
+        CodecOptionError: if the codec has no such option, or not with that value.
+    """
+    name, options = parse_spec(spec)
+    return get_codec(name, options)
+
+
+def decompress(compressed: CompressedDelta) -> torch.Tensor:
+    """The delta that `compressed` describes, `[N, K]` float32, on its tensors' device.
+
+    Raises:
+        UnknownCodecError: if its codec is not installed.
+        CodecOptionError: if its options are not ones of that codec.
+        DeltaFormatError: if its tensors are not the ones that the codec stores.
+    """
+    return get_codec(compressed.codec, compressed.options).decompress(compressed)
+
+
+def _codec_class(name: str) -> type[Any]:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == name:
+            try:
+                return cast(type[Any], point.load())
+            except (ImportError, AttributeError) as error:
+                raise UnknownCodecError(f"codec {name} of {point.value} cannot be loaded: {error}") from error
+    names = codec_names()
+    raise UnknownCodecError(f"no codec is called {name!r}{closest(name, names)}; there are {', '.join(names)}")
