@@ -11,7 +11,7 @@ import torch
 
 from meswitch.codecs.levels import largest_level, nearest_levels
 
-__all__ = ["STEP_RULES", "StepRule", "quantise_rows", "row_chunks"]
+__all__ = ["STEP_RULES", "StepRule", "quantise_rows", "row_chunks", "unbiased_steps"]
 
 StepRule = Literal["absmax", "mse", "unbiased"]
 """How a step is found; see `quantise_rows`."""
@@ -45,20 +45,50 @@ def quantise_rows(delta: torch.Tensor, *, bits: int, rule: StepRule) -> tuple[to
     Raises:
         ValueError: if a step is too large for float32.
     """
-    # rows are scaled to [-1, 1], so that the squares of very small deltas do not underflow
+    peak, unit = _scaled(delta)
+    if rule == "absmax":
+        step = torch.full_like(peak, 1.0 / largest_level(bits))
+        levels = nearest_levels(unit / step.unsqueeze(1), bits)
+    else:
+        levels = nearest_levels(unit / _least_squares(unit, bits).unsqueeze(1), bits)
+        step = _projection(unit, levels) if rule == "mse" else _unbiased(unit, levels)
+    return levels, _unscaled(step, peak)
+
+
+def unbiased_steps(delta: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """The steps `[N]` with which `⟨D, D̂⟩ = ‖D‖²` in each row of `delta` `[N, K]`; 0 where no step can do that.
+
+    Raises:
+        ValueError: if a step is too large for float32.
+    """
+    peak, unit = _scaled(delta)
+    return _unscaled(_unbiased(unit, levels), peak)
+
+
+def _scaled(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest magnitude `[N]` of each row, and the rows scaled to [-1, 1].
+
+    The squares of very small deltas would underflow in float32.
+    """
     peak = delta.abs().amax(dim=1)
-    unit = delta / torch.where(peak > 0, peak, 1.0).unsqueeze(1)
-    step = torch.full_like(peak, 1.0 / largest_level(bits)) if rule == "absmax" else _least_squares(unit, bits)
-    levels = nearest_levels(unit / step.unsqueeze(1), bits)
-    if rule != "absmax":
-        along = torch.linalg.vecdot(unit, levels)
-        energy = torch.linalg.vecdot(*((unit, unit) if rule == "unbiased" else (levels, levels)))
-        step = energy / along if rule == "unbiased" else along / energy
-        step = torch.where((along > 0) & (energy > 0), step, 0.0)
+    return peak, delta / torch.where(peak > 0, peak, 1.0).unsqueeze(1)
+
+
+def _unscaled(step: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
     step = torch.where(peak > 0, step * peak, 0.0)
     if not step.is_meta and not bool(step.isfinite().all()):
         raise ValueError(f"a step must fit float32, got a delta of magnitude {float(peak.max())}")
-    return levels, step
+    return step
+
+
+def _projection(unit: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    along, energy = torch.linalg.vecdot(unit, levels), torch.linalg.vecdot(levels, levels)
+    return torch.where((along > 0) & (energy > 0), along / energy, 0.0)
+
+
+def _unbiased(unit: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    along = torch.linalg.vecdot(unit, levels)
+    return torch.where(along > 0, torch.linalg.vecdot(unit, unit) / along, 0.0)
 
 
 def _least_squares(unit: torch.Tensor, bits: int) -> torch.Tensor:

@@ -11,16 +11,18 @@ from typing import Any, cast
 import torch
 
 from meswitch.codecs.base import Codec, CompressedDelta, OptionValue
+from meswitch.codecs.bitdelta import BitDelta
 from meswitch.codecs.dense import Dense
 from meswitch.codecs.options import closest, parse_spec, typed_options
 from meswitch.codecs.rtn import Rtn
+from meswitch.codecs.salient import Salient
 from meswitch.errors import UnknownCodecError
 
 __all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse_codec"]
 
 ENTRY_POINT_GROUP = "meswitch.codecs"
 
-_BUILT_IN: Mapping[str, type[Any]] = {codec.name: codec for codec in (Dense, Rtn)}
+_BUILT_IN: Mapping[str, type[Any]] = {codec.name: codec for codec in (BitDelta, Dense, Rtn, Salient)}
 
 
 def codec_names() -> tuple[str, ...]:
