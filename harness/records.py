@@ -78,7 +78,7 @@ class RequestRecord:
         chunks: `(t_ns, tokens)` of each event that carried tokens.
         output_tokens: as the engine counts them, the end token included.
         correct: the verifier's verdict; `False` for a request with an expected answer that did not end well,
-            `None` without an expected answer.
+            `None` without an expected answer, and of a request that the client itself cancelled.
     """
 
     arm: str

@@ -43,9 +43,13 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantiles:
-    """Percentiles of `n` values; one that `n` values cannot support is `None`."""
+    """Percentiles of `n` values; one that `n` values cannot support is `None`.
+
+    `n_effective` is what they are worth as independent ones: neighbours in a queue share their fate.
+    """
 
     n: int
+    n_effective: float
     p50: Estimate | None
     p90: Estimate | None
     p99: Estimate | None
@@ -204,7 +208,7 @@ class Summary:
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     partial: bool
-    family: Mapping[str, str | None]
+    family: Mapping[str, str | int | float | None]
     trace: Mapping[str, str | int | float | None]
     headline: Headline
     arms: Mapping[str, ArmSummary]

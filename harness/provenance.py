@@ -1,0 +1,87 @@
+"""Where a run's numbers come from: commit, machine, processor, GPU, driver and versions."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from harness.telemetry.gpu import GpuMonitor
+
+__all__ = ["collect_provenance", "python_command", "redact"]
+
+PACKAGES = ("meswitch", "torch", "transformers", "triton", "tokenizers", "safetensors", "numpy", "pydantic")
+SECRET = re.compile(r"(token|secret|password|passwd|api[-_]?key|credential)", re.IGNORECASE)
+
+
+def collect_provenance(gpu: GpuMonitor) -> dict[str, object]:
+    """Plain values for a manifest; what cannot be known is `None`. Nothing of the environment is copied."""
+    return {
+        "git": _git(Path(__file__).resolve().parent),
+        "machine": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": gpu.description,
+        "gpu_driver": gpu.driver,
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def redact(command: Sequence[str]) -> list[str]:
+    """The command with the values of options that sound secret replaced by `***`."""
+    shown: list[str] = []
+    hide_next = False
+    for word in command:
+        name, equals, _ = word.partition("=")
+        if hide_next and not word.startswith("-"):
+            shown.append("***")
+        elif equals and SECRET.search(name):
+            shown.append(f"{name}=***")
+        else:
+            shown.append(word)
+        hide_next = word.startswith("-") and not equals and bool(SECRET.search(word))
+    return shown
+
+
+def _git(folder: Path) -> dict[str, object] | None:
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # an installed copy may lie inside someone else's repository: its commit says nothing about ours
+    if ask("ls-files", "--error-unmatch", "provenance.py") is None:
+        return None
+    status = ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def _cpu_name() -> str | None:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or None
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def python_command() -> list[str]:
+    """The command line of this process, secrets hidden."""
+    return redact([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,154 @@
+"""A run on disk: its directory, its manifest, and files that are written whole or not at all."""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from harness.errors import RunFormatError, UsageError
+
+__all__ = ["ArmManifest", "Manifest", "RunDirectory", "find_run", "new_run_id", "to_json_value", "write_atomic"]
+
+SCHEMA = "harness-run/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmManifest:
+    """One arm as it was run.
+
+    Attributes:
+        order: 0 ran first.
+        page_cache: state of the operating system's file cache when the arm started, in words.
+        config: the engine's resolved configuration.
+        startup_s: from the start of the engine to its readiness.
+        stats_before: the engine's counters after the warm-up; stats_after: at the end.
+        stopped: why the system stopped early, `None` if it did not.
+    """
+
+    name: str
+    description: str
+    order: int
+    page_cache: str
+    config: Mapping[str, JsonValue]
+    warm_up_requests: int
+    started: str
+    startup_s: float | None = None
+    stats_before: Mapping[str, JsonValue] | None = None
+    stats_after: Mapping[str, JsonValue] | None = None
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What was run, on what, with what. `partial` until the last arm has ended."""
+
+    schema: str = SCHEMA
+    run_id: str
+    created: str
+    status: Literal["complete", "partial"]
+    command: tuple[str, ...]
+    provenance: Mapping[str, JsonValue]
+    config: Mapping[str, JsonValue]
+    trace: Mapping[str, str | int | float | None]
+    family: Mapping[str, str | int | float | None]
+    router: Mapping[str, JsonValue] | None = None
+    arms: tuple[ArmManifest, ...] = field(default=())
+
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What was run."""
+        return self.path / "manifest.json"
+
+    @property
+    def requests(self) -> Path:
+        """One record a line."""
+        return self.path / "requests.jsonl"
+
+    @property
+    def telemetry(self) -> Path:
+        """One sample a line."""
+        return self.path / "telemetry.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """What it comes to."""
+        return self.path / "summary.json"
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace the manifest, whole or not at all."""
+        write_atomic(self.manifest, _MANIFEST.dump_json(manifest, indent=2) + b"\n")
+
+    def read_manifest(self) -> Manifest:
+        """The manifest.
+
+        Raises:
+            RunFormatError: there is none, or it is not one of ours.
+        """
+        try:
+            manifest = _MANIFEST.validate_json(self.manifest.read_bytes())
+        except OSError as error:
+            raise RunFormatError(f"{self.path}: not a run: cannot read manifest.json: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RunFormatError(f"{self.manifest}, field {where}: {first['msg']}") from error
+        if manifest.schema != SCHEMA:
+            raise RunFormatError(f"{self.manifest}, field schema: must be {SCHEMA}, got {manifest.schema}")
+        return manifest
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """A name that sorts by time and does not collide: `2026-11-22T02-30-11Z-3f9c`."""
+    moment = (now or datetime.now(UTC)).astimezone(UTC)
+    return f"{moment:%Y-%m-%dT%H-%M-%SZ}-{secrets.token_hex(2)}"
+
+
+def find_run(name: str, runs_dir: Path) -> RunDirectory:
+    """The run at a path, or in `runs_dir` by its id or the end of its id, or `latest`.
+
+    Raises:
+        UsageError: there is none, or several.
+    """
+    direct = Path(name)
+    if (direct / "manifest.json").is_file():
+        return RunDirectory(direct)
+    known = sorted(path.parent for path in runs_dir.glob("*/manifest.json"))
+    found = known[-1:] if name == "latest" else [path for path in known if path.name.endswith(name)]
+    if len(found) != 1:
+        state = f"no run {name!r}" if not found else f"{len(found)} runs end with {name!r}"
+        raise UsageError(f"{state} in {runs_dir}; give the path of a run directory")
+    return RunDirectory(found[0])
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, so that a crash leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json_value(value: object) -> JsonValue:
+    """`value` in JSON's own types: paths and enums become text, tuples lists."""
+    return json.loads(TypeAdapter(object).dump_json(value))  # type: ignore[no-any-return]

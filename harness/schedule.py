@@ -1,0 +1,118 @@
+"""The schedule of a run: every request with its absolute send time, fixed before the first is sent."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.errors import UsageError
+from harness.records import Slo
+from meswitch.core import AUTO, BASE, GenerationRequest, SamplingParams
+from workloads.trace import Trace, TraceRequest
+
+__all__ = ["RouterMode", "ScheduledRequest", "build_schedule", "warm_up_requests"]
+
+RouterMode = Literal["tag", "llm"]
+DEFAULT_OUTPUT_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledRequest:
+    """One request, when to send it, and how to judge the answer. `due_ns` counts from the arm's zero."""
+
+    index: int
+    due_ns: int
+    request: GenerationRequest
+    task: str | None
+    expert_wanted: str | None
+    answer: str | None
+    verifier: str | None
+    slo: Slo
+
+
+def build_schedule(
+    trace: Trace, *, router: RouterMode, experts: Collection[str], rate_scale: float = 1.0, seed: int = 0
+) -> list[ScheduledRequest]:
+    """The trace's requests in order of their time, `(t - t_first) / rate_scale` after zero.
+
+    Args:
+        router: `tag` sends each request to the expert the trace names; `llm` sends all of them to the router.
+        experts: the names the family has.
+        seed: of sampling, where a request samples and brings no seed: `seed + index`.
+
+    Raises:
+        UsageError: the trace names an expert the family lacks, or says too little to be replayed.
+    """
+    if rate_scale <= 0:
+        raise UsageError(f"--rate-scale must be positive, got {rate_scale}")
+    if not trace.requests:
+        raise UsageError("the trace holds no requests; there is nothing to measure")
+    ordered = sorted(trace.requests, key=lambda item: item.t_ms)
+    first_ms = ordered[0].t_ms
+    return [
+        ScheduledRequest(
+            index=index,
+            due_ns=round((item.t_ms - first_ms) / rate_scale * 1e6),
+            request=_generation_request(item, router=router, experts=experts, seed=seed + index),
+            task=item.task,
+            expert_wanted=item.expert,
+            answer=item.answer,
+            verifier=item.verifier,
+            slo=_slo(item),
+        )
+        for index, item in enumerate(ordered)
+    ]
+
+
+def warm_up_requests(schedule: Sequence[ScheduledRequest], count: int) -> list[GenerationRequest]:
+    """The first `count` requests of a schedule under names of their own: the same for every arm."""
+    return [
+        GenerationRequest(
+            request_id=f"warm-up-{item.index}",
+            prompt=item.request.prompt,
+            messages=item.request.messages,
+            token_ids=item.request.token_ids,
+            expert=item.request.expert,
+            sampling=item.request.sampling,
+        )
+        for item in schedule[:count]
+    ]
+
+
+def _generation_request(
+    item: TraceRequest, *, router: RouterMode, experts: Collection[str], seed: int
+) -> GenerationRequest:
+    if item.prompt is None and item.messages is None and item.token_ids is None:
+        raise UsageError(f"request {item.id}: a replay needs prompt, messages or token_ids, and the trace has none")
+    if item.cancel_after_ms is not None:
+        raise UsageError(f"request {item.id}: cancel_after is not supported; remove it from the trace")
+    if item.expert is not None and item.expert != BASE and item.expert not in experts:
+        known = ", ".join(sorted(experts))
+        raise UsageError(f"request {item.id}: the family has no expert {item.expert!r}; it has {known}")
+    if router == "tag" and item.expert is None:
+        raise UsageError(f"request {item.id}: names no expert, which --router tag needs; use --router llm")
+    return GenerationRequest(
+        request_id=item.id,
+        prompt=item.prompt,
+        messages=item.messages,
+        token_ids=item.token_ids,
+        expert=AUTO if router == "llm" else item.expert or BASE,
+        sampling=_sampling(item, seed),
+    )
+
+
+def _sampling(item: TraceRequest, seed: int) -> SamplingParams:
+    sampling = item.sampling
+    temperature = sampling.temperature if sampling else 0.0
+    own_seed = sampling.seed if sampling else None
+    return SamplingParams(
+        max_tokens=item.output_length or DEFAULT_OUTPUT_TOKENS,
+        temperature=temperature,
+        seed=seed if own_seed is None and temperature > 0 else own_seed,
+        ignore_eos=sampling.ignore_eos if sampling else False,
+    )
+
+
+def _slo(item: TraceRequest) -> Slo:
+    if item.slo is None:
+        return Slo()
+    return Slo(ttft_ms=item.slo.ttft_ms, tpot_ms=item.slo.tpot_ms, e2e_ms=item.slo.e2e_ms)
