@@ -1,0 +1,124 @@
+"""Activations as exact integers in the order in which packed codes are read.
+
+A row `x[m]` becomes 31-bit fixed point, `x = v * inverse` with one power of two a row, and `v` is cut into four signed
+bytes, `v = Σ_t 256^t d_t`. Products of codes and bytes are summed in 32-bit integers on the tensor cores, so a result
+does not depend on the order of the sum: not on tiles, not on the batch around the row.
+
+Byte `c` of a row of packed codes holds `P = 8 / bits` codes; position p of all bytes belongs to one contiguous row of
+bytes here, `[M, 4, P, row_bytes]`. docs/kernels/delta_matmul.md has the index arithmetic.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from meswitch_kernels.arena import MAX_K
+from meswitch_kernels.errors import UnsupportedShapeError
+from meswitch_kernels.launch import check_available, interpreting, jit, tl, triton
+from meswitch_kernels.packing import BITS, words_per_row
+
+__all__ = ["SlicedActivations", "slice_activations"]
+
+SLICES = 4
+"""Signed bytes of one activation: 31 bits, so that FP32 inputs lose nothing that matters."""
+
+_CHUNK = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlicedActivations:
+    """`x` and its integer form, for every arena of the same K and bits.
+
+    Attributes:
+        x: the activations, `[M, K]`.
+        slices: bytes `d_t`, `[M, 4, P, row_bytes]` int8; zero where a code is padding.
+        sums: `Σ_k d_t` over chunks, `[M, chunks, 4]` int32.
+        inverse: the unit of `v`, `[M]` float32; NaN if the row holds an infinity or a NaN.
+        bits: code width whose order the bytes follow.
+    """
+
+    x: torch.Tensor
+    slices: torch.Tensor
+    sums: torch.Tensor
+    inverse: torch.Tensor
+    bits: int
+
+
+@jit
+def _slice_kernel(
+    x,  # [M, K]
+    slices,  # [M, 4, P, KB] int8
+    sums,  # [M, chunks, 4] int32
+    inverse,  # [M] float32
+    stride_xm,
+    K,
+    KB,
+    BITS: tl.constexpr,
+    BA: tl.constexpr,
+    BC: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    P: tl.constexpr = 8 // BITS
+    i_m = tl.program_id(0).to(tl.int64)
+    i_c = tl.program_id(1)
+    x += i_m * stride_xm
+    # integers compare like the absolute values they spell, and a NaN is above infinity
+    b_top = tl.zeros([BA], dtype=tl.int32)
+    for k in range(0, K, BA):
+        o_k = k + tl.arange(0, BA)
+        b_x = tl.load(x + o_k, mask=o_k < K, other=0.0).to(tl.float32)
+        b_top = tl.maximum(b_top, b_x.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
+    top = tl.max(b_top, axis=0)
+    # |x| < 2^(exponent - 126), so x * 2^(156 - exponent) is below 2^30
+    exponent = tl.minimum(tl.maximum(283 - (top >> 23), 1), 253)
+    scale = (exponent << 23).to(tl.float32, bitcast=True)
+    if i_c == 0:
+        unit = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
+        tl.store(inverse + i_m, tl.where(top >= 0x7F800000, float("nan"), unit))
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+    # byte 4j + q of a block of 64 holds, at position p, the element j + 2 * BITS * (q * P + p)
+    o_o = i_c * BC + tl.arange(0, BC)
+    b_p = o_o // KB
+    b_byte = o_o % KB
+    b_rest = b_byte % (8 * BITS)
+    b_k = b_byte // (8 * BITS) * 64 + b_rest // 4 + 2 * BITS * (b_rest % 4 * P + b_p)
+    m_o = o_o < P * KB
+    b_x = tl.load(x + b_k, mask=m_o & (b_k < K), other=0.0).to(tl.float32)
+    b_v = (b_x * scale).to(tl.int32)
+    for t in tl.static_range(4):
+        b_d = (b_v << 24) >> 24
+        b_v = (b_v - b_d) >> 8
+        tl.store(slices + (i_m * 4 + t) * P * KB + o_o, b_d.to(tl.int8), mask=m_o)
+        tl.store(sums + (i_m * tl.num_programs(1) + i_c) * 4 + t, tl.sum(b_d, axis=0))
+
+
+def slice_activations(x: torch.Tensor, *, bits: int, pdl: bool = True) -> SlicedActivations:
+    """`x` `[M, K]` in integer form; computed once and shared by every layer that reads the same `x`.
+
+    Args:
+        bits: code width of the arenas it is for.
+        pdl: let the next kernel start early where the device can.
+
+    Raises:
+        UnsupportedShapeError: for a dtype, K or bits outside the kernels' range.
+        KernelUnavailableError: without Triton or a CUDA device.
+    """
+    check_available(x)
+    if x.ndim != 2 or x.dtype not in (torch.float16, torch.bfloat16, torch.float32) or x.stride(1) != 1:
+        raise UnsupportedShapeError(f"x must be [M, K] float16, bfloat16 or float32, got {list(x.shape)} {x.dtype}")
+    if bits not in BITS or not 0 < x.shape[1] <= MAX_K:
+        raise UnsupportedShapeError(f"bits must be one of {BITS} and K at most {MAX_K}, got {bits}, {x.shape[1]}")
+    M, K = x.shape
+    row_bytes, positions = 4 * words_per_row(K, bits), 8 // bits
+    chunks = triton.cdiv(positions * row_bytes, _CHUNK)
+    slices = torch.empty(M, SLICES, positions, row_bytes, dtype=torch.int8, device=x.device)
+    sums = torch.empty(M, chunks, SLICES, dtype=torch.int32, device=x.device)
+    inverse = torch.empty(M, dtype=torch.float32, device=x.device)
+    if M:
+        _slice_kernel[(M, chunks)](
+            x, slices, sums, inverse, x.stride(0), K, row_bytes,
+            BITS=bits, BA=min(4096, triton.next_power_of_2(K)), BC=_CHUNK,
+            PDL=pdl and not interpreting(), num_warps=8 if K > 1024 else 4,
+        )  # fmt: skip
+    return SlicedActivations(x=x, slices=slices, sums=sums, inverse=inverse, bits=bits)

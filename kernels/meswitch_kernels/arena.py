@@ -1,0 +1,86 @@
+"""The compressed deltas of one layer for every expert slot, stacked so that a kernel can index them by slot.
+
+E is the number of slots, N the output and K the input dimension, S the salient channels, W the words of a row.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from meswitch_kernels.errors import UnsupportedShapeError
+from meswitch_kernels.packing import BITS, words_per_row
+
+__all__ = ["DeltaArena", "level_offset"]
+
+MAX_K = 32768
+"""Longest row: twice a 32-bit sum of 8-bit products must fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaArena:
+    """Weight deltas `D_hat[e] = steps[e][:, None] * levels(codes[e])`, plus `salient_values[e]` on a few columns.
+
+    Attributes:
+        codes: packed codes, `[E, N, W]` int32, `packing.LAYOUT`.
+        steps: quantisation step of each output channel, `[E, N]` float32.
+        salient_index: input channels that get an extra term, `[E, S]` int32; S may be 0.
+        salient_values: that term, `[E, N, S]` float16.
+        bits: code width.
+        K: input dimension; codes beyond it are padding.
+    """
+
+    codes: torch.Tensor
+    steps: torch.Tensor
+    salient_index: torch.Tensor
+    salient_values: torch.Tensor
+    bits: int
+    K: int
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS:
+            raise UnsupportedShapeError(f"bits must be one of {BITS}, got {self.bits}")
+        if not 0 < self.K <= MAX_K:
+            raise UnsupportedShapeError(f"K must be from 1 to {MAX_K}, got {self.K}")
+        E, N, S = self.slots, self.N, self.salient
+        _check("codes", self.codes, (E, N, words_per_row(self.K, self.bits)), torch.int32)
+        _check("steps", self.steps, (E, N), torch.float32)
+        _check("salient_index", self.salient_index, (E, S), torch.int32)
+        _check("salient_values", self.salient_values, (E, N, S), torch.float16)
+
+    @property
+    def slots(self) -> int:
+        """E, the number of expert slots."""
+        return self.codes.shape[0]
+
+    @property
+    def N(self) -> int:
+        """The output dimension."""
+        return self.codes.shape[1]
+
+    @property
+    def salient(self) -> int:
+        """S, the salient channels of each expert."""
+        return self.salient_index.shape[-1]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of codes."""
+        return 4 * self.codes.shape[2]
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of one slot: codes, steps, indices and values, padding included."""
+        tensors = (self.codes, self.steps, self.salient_index, self.salient_values)
+        return sum(t[:1].numel() * t.element_size() for t in tensors)
+
+
+def level_offset(bits: int) -> float:
+    """What is subtracted from a code to get its level: half-integers below 8 bits, integers at 8."""
+    return 128.0 if bits == 8 else (2**bits - 1) / 2
+
+
+def _check(name: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tuple(tensor.shape) != shape or tensor.dtype != dtype or not tensor.is_contiguous():
+        raise UnsupportedShapeError(
+            f"{name} must be contiguous {list(shape)} {dtype}, got {list(tensor.shape)} {tensor.dtype}"
+        )

@@ -1,0 +1,270 @@
+"""`y[m] += step_e ⊙ (x[m] · levels_eᵀ) + x[m, salient_e] · values_eᵀ` with `e = slot_of_row[m]`: decode.
+
+Weights are the M side of an int8 tensor-core product, four bytes of each activation of a few rows its N side
+(activations.py). One shift and one mask turn a 32-bit register of packed codes into four int8 codes; the affine part
+of the levels is subtracted at the end. docs/kernels/delta_matmul.md has the derivation and the floor.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from meswitch_kernels.activations import SlicedActivations, slice_activations
+from meswitch_kernels.arena import DeltaArena
+from meswitch_kernels.errors import UnsupportedShapeError
+from meswitch_kernels.grouping import RowGroups, group_rows
+from meswitch_kernels.launch import check_available, interpreting, jit, tl, triton
+
+__all__ = ["DeltaMatmulConfig", "delta_matmul"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaMatmulConfig:
+    """How the product is cut into programs.
+
+    Attributes:
+        BM: output channels of a program.
+        BKB: bytes of packed codes of a row that a program reads at a time.
+        SK: parts of K that the warps of a program sum apart; 1, or equal to `warps`.
+        warps, stages: of a program.
+    """
+
+    BM: int = 64
+    BKB: int = 128
+    SK: int = 1
+    warps: int = 2
+    stages: int = 3
+
+
+@jit
+def _codes_at(b_w, p: tl.constexpr, BITS: tl.constexpr, ASM: tl.constexpr):
+    """The codes at position p of every byte, as int8; at 8 bits, the level itself."""
+    if ASM is not None:
+        b_c = tl.inline_asm_elementwise(ASM[p], "=r,r", [b_w], dtype=tl.int8, is_pure=True, pack=4)
+    elif BITS == 8:
+        b_c = b_w ^ -128
+    else:
+        # the shift copies the sign bit, and the mask removes the copies
+        b_c = (b_w >> (p * BITS)) & ((1 << BITS) - 1)
+    return b_c
+
+
+@jit
+def _tile(
+    y,
+    x,
+    slices,
+    sums,
+    inverse,
+    codes,
+    steps,
+    index,
+    values,
+    tile_rows,
+    i_n,
+    i_t,
+    slot,
+    stride_ym,
+    stride_xm,
+    N,
+    KB,
+    CHUNKS,
+    WIDTH: tl.constexpr,
+    R: tl.constexpr,
+    S: tl.constexpr,
+    BITS: tl.constexpr,
+    BM: tl.constexpr,
+    BKB: tl.constexpr,
+    SK: tl.constexpr,
+    EVEN: tl.constexpr,
+    ASM: tl.constexpr,
+):
+    """BM output channels of the first R rows of one tile of rows."""
+    P: tl.constexpr = 8 // BITS
+    NC: tl.constexpr = 4 * R
+    o_n = i_n * BM + tl.arange(0, BM)
+    # rows beyond N are read again and not stored
+    b_n = slot * N + tl.minimum(o_n, N - 1)
+    o_c = tl.arange(0, NC)
+    b_row = tl.load(tile_rows + i_t * WIDTH + o_c // 4)
+    m_c = b_row >= 0
+    b_column = (b_row.to(tl.int64) * 4 + o_c % 4) * P * KB
+    if SK == 1:
+        b_acc = tl.zeros([BM, NC], dtype=tl.int32)
+        for k in range(0, KB, BKB):
+            o_k = k + tl.arange(0, BKB)
+            if EVEN:
+                b_w = tl.load(codes + b_n[:, None] * KB + o_k[None, :])
+            else:
+                b_w = tl.load(codes + b_n[:, None] * KB + o_k[None, :], mask=(o_k < KB)[None, :], other=0)
+            for p in tl.static_range(P):
+                # [BKB, NC]
+                m_x = m_c[None, :] if EVEN else m_c[None, :] & (o_k < KB)[:, None]
+                b_x = tl.load(slices + b_column[None, :] + (p * KB + o_k)[:, None], mask=m_x, other=0)
+                b_acc = tl.dot(_codes_at(b_w, p, BITS, ASM), b_x, acc=b_acc, out_dtype=tl.int32)
+    else:
+        # each warp sums its own part of K, so that a few programs still keep many loads in flight
+        part = tl.cdiv(KB, SK * BKB) * BKB
+        o_s = tl.arange(0, SK) * part
+        b_part = tl.zeros([SK, BM, NC], dtype=tl.int32)
+        for k in range(0, part, BKB):
+            o_k = o_s[:, None] + (k + tl.arange(0, BKB))[None, :]
+            m_k = o_k < KB
+            b_w = tl.load(
+                codes + b_n[None, :, None] * KB + o_k[:, None, :],
+                mask=None if EVEN else m_k[:, None, :],
+                other=None if EVEN else 0,
+            )
+            for p in tl.static_range(P):
+                m_x = m_c[None, None, :] if EVEN else m_c[None, None, :] & m_k[:, :, None]
+                b_x = tl.load(slices + b_column[None, None, :] + (p * KB + o_k)[:, :, None], mask=m_x, other=0)
+                b_part = tl.dot(_codes_at(b_w, p, BITS, ASM), b_x, acc=b_part, out_dtype=tl.int32)
+        b_acc = tl.sum(b_part, axis=0)
+
+    # 2 * level = 2 * code - (2^BITS - 1), exact in integers; 8-bit codes are levels already
+    b_sum = tl.zeros([NC], dtype=tl.int32)
+    if BITS != 8:
+        for c in range(CHUNKS):
+            b_sum += tl.load(sums + (b_row * CHUNKS + c) * 4 + o_c % 4, mask=m_c, other=0)
+    b_acc = 2 * b_acc - ((1 << BITS) - 1) * b_sum[None, :] if BITS != 8 else 2 * b_acc
+    b_sum64 = tl.sum(tl.reshape(b_acc.to(tl.int64) << (8 * (o_c % 4))[None, :], (BM, R, 4)), axis=2)
+    o_r = tl.arange(0, R)
+    b_row = tl.load(tile_rows + i_t * WIDTH + o_r)
+    m_r = b_row >= 0
+    b_unit = tl.load(inverse + b_row, mask=m_r, other=0.0) * 0.5
+    b_step = tl.load(steps + b_n)
+    b_y = b_sum64.to(tl.float32) * (b_step[:, None] * b_unit[None, :])
+    for s in tl.static_range(S):
+        i_k = tl.load(index + slot * S + s)
+        b_x = tl.load(x + b_row.to(tl.int64) * stride_xm + i_k, mask=m_r, other=0.0).to(tl.float32)
+        b_v = tl.load(values + b_n * S + s).to(tl.float32)
+        b_y += b_v[:, None] * b_x[None, :]
+    i_y = y + b_row.to(tl.int64)[None, :] * stride_ym + o_n[:, None]
+    m_y = m_r[None, :] & (o_n < N)[:, None]
+    b_y += tl.load(i_y, mask=m_y, other=0.0).to(tl.float32)
+    tl.store(i_y, b_y.to(y.dtype.element_ty), mask=m_y)
+
+
+@jit
+def _delta_matmul_kernel(
+    y,  # [M, N]
+    x,  # [M, K]
+    slices,  # [M, 4, P, KB] int8
+    sums,  # [M, CHUNKS, 4] int32
+    inverse,  # [M] float32
+    codes,  # [E, N, KB] int8
+    steps,  # [E, N] float32
+    index,  # [E, S] int32
+    values,  # [E, N, S] float16
+    tile_slot,  # [B] int32
+    tile_rows,  # [B, WIDTH] int32
+    stride_ym,
+    stride_xm,
+    N,
+    KB,
+    CHUNKS,
+    WIDTH: tl.constexpr,
+    NARROW: tl.constexpr,
+    S: tl.constexpr,
+    BITS: tl.constexpr,
+    BM: tl.constexpr,
+    BKB: tl.constexpr,
+    SK: tl.constexpr,
+    EVEN: tl.constexpr,
+    ASM: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    i_n = tl.program_id(0).to(tl.int64)
+    i_t = tl.program_id(1).to(tl.int64)
+    slot = tl.load(tile_slot + i_t).to(tl.int64)
+    if slot < 0:
+        return
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+    if NARROW == WIDTH:
+        _tile(y, x, slices, sums, inverse, codes, steps, index, values, tile_rows, i_n, i_t, slot, stride_ym, stride_xm,
+              N, KB, CHUNKS, WIDTH, WIDTH, S, BITS, BM, BKB, SK, EVEN, ASM)  # fmt: skip
+    else:
+        # rows of a tile are ascending, so the one after the narrow part says whether it is enough
+        if tl.load(tile_rows + i_t * WIDTH + NARROW) < 0:
+            _tile(y, x, slices, sums, inverse, codes, steps, index, values, tile_rows, i_n, i_t, slot, stride_ym,
+                  stride_xm, N, KB, CHUNKS, WIDTH, NARROW, S, BITS, BM, BKB, SK, EVEN, ASM)  # fmt: skip
+        else:
+            _tile(y, x, slices, sums, inverse, codes, steps, index, values, tile_rows, i_n, i_t, slot, stride_ym,
+                  stride_xm, N, KB, CHUNKS, WIDTH, WIDTH, S, BITS, BM, BKB, SK, EVEN, ASM)  # fmt: skip
+
+
+def delta_matmul(
+    y: torch.Tensor,
+    x: torch.Tensor | SlicedActivations,
+    arena: DeltaArena,
+    slot_of_row: torch.Tensor | RowGroups,
+    *,
+    config: DeltaMatmulConfig | None = None,
+    inline_asm: bool | None = None,
+    pdl: bool | None = None,
+) -> torch.Tensor:
+    """`y` itself, with the deltas' product added in place. Same contract as `reference.delta_matmul_ref`.
+
+    Rows with slot -1 are left as they are. The added term is the same to the last bit whatever else is in the batch.
+
+    Args:
+        y: the base's product, `[M, N]` float16, bfloat16 or float32; modified.
+        x: activations `[M, K]`, or what `slice_activations` made of them for `arena.bits`.
+        slot_of_row: slots `[M]` int32, or what `group_rows` made of them; ids must be below `arena.slots`.
+        config: tile sizes; by default the tuned ones of this GPU.
+        inline_asm: unpack by PTX; by default, except in the interpreter.
+        pdl: start while the kernel before drains; by default, on Hopper and later.
+
+    Raises:
+        UnsupportedShapeError: if shapes or dtypes do not fit together.
+        KernelUnavailableError: without Triton or a CUDA device.
+    """
+    check_available(y)
+    pdl = supports_pdl(y) if pdl is None else pdl
+    sliced = x if isinstance(x, SlicedActivations) else slice_activations(x, bits=arena.bits, pdl=pdl)
+    groups = slot_of_row if isinstance(slot_of_row, RowGroups) else group_rows(slot_of_row)
+    _check(y, sliced, arena, groups)
+    M, N = y.shape
+    config = config or DeltaMatmulConfig()
+    asm = not interpreting() if inline_asm is None else inline_asm
+    S, KB, width = arena.salient, arena.row_bytes, groups.width
+    grid = (triton.cdiv(N, config.BM), M)
+    _delta_matmul_kernel[grid](
+        y, sliced.x, sliced.slices, sliced.sums, sliced.inverse,
+        arena.codes.view(torch.int8), arena.steps, arena.salient_index, arena.salient_values, groups.slot, groups.rows,
+        y.stride(0), sliced.x.stride(0), N, KB, sliced.sums.shape[1],
+        WIDTH=width, NARROW=min(2, width), S=S, BITS=arena.bits, BM=config.BM, BKB=config.BKB, SK=config.SK,
+        EVEN=KB % (config.BKB * config.SK) == 0, ASM=unpack_asm(arena.bits) if asm else None, PDL=pdl,
+        num_warps=config.warps, num_stages=config.stages, **({"launch_pdl": True} if pdl else {}),
+    )  # fmt: skip
+    return y
+
+
+def supports_pdl(tensor: torch.Tensor) -> bool:
+    """Whether a kernel on `tensor`'s device can be launched before the one ahead of it has ended."""
+    return not interpreting() and torch.cuda.get_device_capability(tensor.device) >= (9, 0)
+
+
+def unpack_asm(bits: int) -> tuple[str, ...]:
+    """PTX that turns a register of packed codes into four int8 codes, for each position of a byte."""
+    if bits == 8:
+        return ("xor.b32 $0, $1, 0x80808080;",)
+    mask = 0x01010101 * ((1 << bits) - 1)
+    first = f"and.b32 $0, $1, {mask:#010x};"
+    shifts = range(bits, 8, bits)
+    return (first, *(f"{{ .reg .b32 t; shr.u32 t, $1, {i}; and.b32 $0, t, {mask:#010x}; }}" for i in shifts))
+
+
+def _check(y: torch.Tensor, x: SlicedActivations, arena: DeltaArena, groups: RowGroups) -> None:
+    M = x.x.shape[0]
+    if tuple(y.shape) != (M, arena.N) or y.stride(1) != 1:
+        raise UnsupportedShapeError(f"y must be [{M}, {arena.N}] with rows of neighbours, got {list(y.shape)}")
+    if y.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        raise UnsupportedShapeError(f"y must be float16, bfloat16 or float32, got {y.dtype}")
+    if x.x.shape[1] != arena.K or x.bits != arena.bits:
+        raise UnsupportedShapeError(
+            f"x must be sliced for K = {arena.K} and {arena.bits} bits, got {x.x.shape[1]} and {x.bits}"
+        )
+    if groups.slot.shape[0] != M:
+        raise UnsupportedShapeError(f"there must be one slot for each of {M} rows, got {groups.slot.shape[0]}")

@@ -1,0 +1,50 @@
+"""Where kernels may run, and Triton itself when it is there.
+
+Importing this module never fails: without Triton, `triton` and `tl` are stand-ins whose `jit` leaves functions as they
+are, and `check_available` raises before anything is launched.
+"""
+
+import os
+from typing import Any
+
+import torch
+
+from meswitch_kernels.errors import KernelUnavailableError
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # pragma: no cover - depends on the installation
+    triton = None
+    tl = None
+
+__all__ = ["check_available", "device_name", "interpreting", "jit", "tl", "triton"]
+
+
+def jit(function: Any) -> Any:
+    """`triton.jit(function)`, or the function itself where Triton is not installed."""
+    return function if triton is None else triton.jit(function)
+
+
+def interpreting() -> bool:
+    """Whether Triton runs kernels in its interpreter, on the CPU and without inline assembly."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def check_available(tensor: torch.Tensor) -> None:
+    """Nothing, if a kernel can run on `tensor`'s device.
+
+    Raises:
+        KernelUnavailableError: without Triton, or off CUDA (the interpreter also takes CPU tensors).
+    """
+    if triton is None:
+        raise KernelUnavailableError("Triton is not installed: install meswitch[gpu], or use meswitch_kernels.reference")
+    if tensor.device.type != "cuda" and not interpreting():
+        raise KernelUnavailableError(
+            f"kernels run on CUDA tensors, got one on {tensor.device}: move it, or use meswitch_kernels.reference"
+        )
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, as tuned configurations are filed under; `interpreter` on the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
