@@ -15,6 +15,7 @@ from harness.errors import RunFormatError
 __all__ = [
     "SCHEMA",
     "ArmSummary",
+    "Better",
     "ClientSummary",
     "Comparison",
     "Estimate",
@@ -25,11 +26,15 @@ __all__ = [
     "RequestCounts",
     "Resources",
     "Summary",
+    "Unit",
     "dump_summary",
     "read_summary",
 ]
 
 SCHEMA = "harness-summary/1"
+
+Unit = Literal["bytes", "s", "share", "per_s", "count"]
+Better = Literal["lower", "higher"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +186,8 @@ class HeadlineRow:
 
     metric: str
     label: str
-    unit: Literal["bytes", "s", "share", "per_s", "count"]
-    better: Literal["lower", "higher"]
+    unit: Unit
+    better: Better
     value: float | None
     baseline: float | None
     ratio: float | None

@@ -203,6 +203,8 @@ def _info_rows(trace: Trace, profile: TraceProfile) -> Iterator[tuple[str, str]]
     yield "input", _spread(profile.input_tokens, " tokens")
     yield "prompt", _spread(profile.prompt_chars, " characters")
     yield "output, at most", _spread(profile.output_tokens, " tokens")
+    if profile.prefix_share is not None:
+        yield "prefix share", f"{profile.prefix_share:.1%} of blocks"
     yield "sha256", trace.sha256
 
 

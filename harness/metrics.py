@@ -1,0 +1,190 @@
+"""One arm's records and samples, as figures. Pure; formulas and units are in docs/metrics.md."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from harness.records import NS_PER_S, RequestRecord, SwitchRecord
+from harness.results import ArmManifest
+from harness.statistics import quantiles, rate, share
+from harness.summary import (
+    ArmSummary,
+    ClientSummary,
+    Estimate,
+    ExpertSummary,
+    RequestCounts,
+    Resources,
+)
+from harness.telemetry.sample import Sample
+
+__all__ = ["accuracy", "distinct_switches", "summarise_arm"]
+
+CLASSES = ("resident", "host", "disk")
+
+
+def summarise_arm(records: Sequence[RequestRecord], samples: Sequence[Sample], manifest: ArmManifest) -> ArmSummary:
+    """The figures of one arm. `records` are in schedule order."""
+    window_s = max((r.scheduled_ns for r in records), default=0) / NS_PER_S or None
+    ended = [r.finished_ns for r in records if r.finished_ns is not None]
+    good = [r for r in records if r.meets_slo]
+    judged = any(r.answer is not None for r in records)
+    switches = distinct_switches(records)
+    resources = _resources(samples)
+    stats = manifest.stats_after or {}
+    weights = _weight_bytes(stats)
+    return ArmSummary(
+        requests=_counts(records),
+        accuracy=accuracy(records),
+        router_accuracy=_router_accuracy(records),
+        correct_goodput_per_s=_scheduled_rate((r for r in good if r.correct), window_s) if judged else None,
+        goodput_per_s=_scheduled_rate(good, window_s),
+        slo_attainment=share(len(good), sum(r.outcome != "cancelled" for r in records)),
+        output_tokens_per_s=_token_rate(records, window_s),
+        requests_per_s=rate([t / NS_PER_S for t in _answered_ns(records)], window_s),
+        output_tokens=sum(r.client_tokens for r in records),
+        window_s=window_s,
+        duration_s=max(ended) / NS_PER_S if ended else None,
+        ttft_s=quantiles(_defined(r.ttft_s for r in records)),
+        tpot_s=quantiles(_defined(r.tpot_s for r in records)),
+        e2e_s=quantiles(_defined(r.e2e_s for r in records if r.outcome == "ok")),
+        send_lag_s=quantiles(_defined(r.send_lag_s for r in records)),
+        route_s=quantiles(_defined(r.route_s for r in records if r.router_confidence is not None)),
+        ttft_s_by_class={
+            name: quantiles(_defined(r.ttft_s for r in records if r.residency == name)) for name in CLASSES
+        },
+        switches=len(switches),
+        engine_switches=_since_start(manifest, "switches"),
+        evictions=_since_start(manifest, "evictions"),
+        hit_rate=_hit_rate(records),
+        switch_s={name: quantiles([s.duration_s for s in switches if s.source == name]) for name in CLASSES[1:]},
+        moved_bytes=sum(s.moved_bytes for s in switches),
+        engine_moved_bytes=_since_start(manifest, "moved_bytes"),
+        weight_bytes=weights,
+        budget_bytes=_integer(stats, "budget_bytes"),
+        kv_bytes=_integer(stats, "kv_bytes"),
+        process_bytes=resources.process_bytes,
+        resources=resources,
+        by_expert=_by_expert(records, switches),
+        client=_client(samples),
+    )
+
+
+def accuracy(records: Iterable[RequestRecord]) -> Estimate | None:
+    """Share of right answers among the requests that carry an expected answer; a failure is a wrong answer."""
+    verdicts = [r.correct for r in records if r.correct is not None]
+    return share(sum(verdicts), len(verdicts))
+
+
+def distinct_switches(records: Iterable[RequestRecord]) -> list[SwitchRecord]:
+    """The switches that requests waited for, each once, in the order in which they were decided."""
+    found = {(r.switch.decided_ns, r.switch.expert): r.switch for r in records if r.switch is not None}
+    return [found[key] for key in sorted(found)]
+
+
+def _router_accuracy(records: Iterable[RequestRecord]) -> Estimate | None:
+    """Share of requests that went to the expert the trace wants; `None` if no router chose."""
+    wanting = [r for r in records if r.expert_wanted is not None and r.outcome != "cancelled"]
+    if not any(r.router_confidence is not None for r in wanting):
+        return None
+    return share(sum(r.expert_chosen == r.expert_wanted for r in wanting), len(wanting))
+
+
+def _counts(records: Sequence[RequestRecord]) -> RequestCounts:
+    def count(outcome: str) -> int:
+        return sum(r.outcome == outcome for r in records)
+
+    return RequestCounts(
+        scheduled=len(records),
+        ok=count("ok"),
+        failed=count("failed"),
+        timeout=count("timeout"),
+        unsent=count("unsent"),
+        cancelled=count("cancelled"),
+    )
+
+
+def _answered_ns(records: Iterable[RequestRecord]) -> list[int]:
+    return [r.finished_ns for r in records if r.outcome == "ok" and r.finished_ns is not None]
+
+
+def _scheduled_rate(records: Iterable[RequestRecord], window_s: float | None) -> Estimate | None:
+    return rate([r.scheduled_ns / NS_PER_S for r in records], window_s)
+
+
+def _token_rate(records: Iterable[RequestRecord], window_s: float | None) -> Estimate | None:
+    chunks = [chunk for r in records for chunk in r.chunks]
+    return rate([t_ns / NS_PER_S for t_ns, _ in chunks], window_s, [float(n) for _, n in chunks])
+
+
+def _hit_rate(records: Iterable[RequestRecord]) -> Estimate | None:
+    admitted = [r for r in records if r.residency is not None]
+    return share(sum(r.residency == "resident" for r in admitted), len(admitted))
+
+
+def _by_expert(records: Sequence[RequestRecord], switches: Sequence[SwitchRecord]) -> dict[str, ExpertSummary]:
+    groups: dict[str, list[RequestRecord]] = {}
+    for record in records:
+        name = record.expert_wanted or record.expert_chosen
+        if name is not None:
+            groups.setdefault(name, []).append(record)
+    return {name: _expert(groups[name], name, switches) for name in sorted(groups)}
+
+
+def _expert(records: Sequence[RequestRecord], name: str, switches: Sequence[SwitchRecord]) -> ExpertSummary:
+    return ExpertSummary(
+        requests=len(records),
+        ok=sum(r.outcome == "ok" for r in records),
+        accuracy=accuracy(records),
+        router_accuracy=_router_accuracy(records),
+        ttft_s=quantiles(_defined(r.ttft_s for r in records)),
+        e2e_s=quantiles(_defined(r.e2e_s for r in records if r.outcome == "ok")),
+        output_tokens=sum(r.client_tokens for r in records),
+        switches=sum(s.expert == name for s in switches),
+    )
+
+
+def _weight_bytes(stats: Mapping[str, object]) -> dict[str, int] | None:
+    parts = stats.get("weight_bytes")
+    if not isinstance(parts, Mapping):
+        return None
+    named = {str(name): int(value) for name, value in parts.items()}
+    return {**named, "total": sum(named.values())}
+
+
+def _since_start(manifest: ArmManifest, name: str) -> int | None:
+    after = _integer(manifest.stats_after or {}, name)
+    before = _integer(manifest.stats_before or {}, name)
+    return None if after is None or before is None else after - before
+
+
+def _integer(values: Mapping[str, object], name: str) -> int | None:
+    value = values.get(name)
+    return value if isinstance(value, int) else None
+
+
+def _client(samples: Sequence[Sample]) -> ClientSummary:
+    shares = _defined(s.client_cpu_share for s in samples)
+    lags = [s.loop_lag_ns / NS_PER_S for s in samples if s.loop_lag_ns is not None]
+    return ClientSummary(cpu_share=_mean(shares), loop_lag_s=quantiles(lags))
+
+
+def _resources(samples: Sequence[Sample]) -> Resources:
+    energy = _defined(s.gpu_energy_j for s in samples)
+    return Resources(
+        process_bytes=_largest(s.process_rss_bytes for s in samples),
+        engine_cpu_share=_mean(_defined(s.engine_cpu_share for s in samples)),
+        gpu_memory_bytes=_largest(s.gpu_memory_bytes for s in samples),
+        gpu_process_bytes=_largest(s.gpu_process_bytes for s in samples),
+        gpu_utilisation=_mean(_defined(s.gpu_utilisation for s in samples)),
+        gpu_energy_j=energy[-1] - energy[0] if len(energy) > 1 else None,
+    )
+
+
+def _defined(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _largest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)

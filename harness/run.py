@@ -1,0 +1,197 @@
+"""Runs the arms of a plan one after another, each on the same schedule, and keeps every record."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from harness.clock import Clock
+from harness.drivers.base import Driver
+from harness.errors import DriverError, HarnessError
+from harness.loadgen import LoadGenerator, LoadLimits, Pulse
+from harness.records import RecordWriter, RequestRecord
+from harness.results import ArmManifest, Manifest, RunDirectory, to_json_value
+from harness.schedule import ScheduledRequest, warm_up_requests
+from harness.telemetry import GpuMonitor, Sampler
+from meswitch.core import EngineStats, Failed, Finished
+from meswitch.errors import MeswitchError
+
+__all__ = ["ArmPlan", "Progress", "RunPlan", "execute"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmPlan:
+    """One arm to run.
+
+    Attributes:
+        make_driver: a fresh system, not started.
+        before: called right before the system starts, outside all measurement: brings the page cache into the state
+            that `page_cache` claims.
+    """
+
+    name: str
+    description: str
+    page_cache: str
+    config: dict[str, JsonValue]
+    make_driver: Callable[[], Driver]
+    before: Callable[[], None] = field(default=lambda: None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything a run does, resolved; `manifest` lists no arms yet."""
+
+    manifest: Manifest
+    schedule: Sequence[ScheduledRequest]
+    arms: Sequence[ArmPlan]
+    warm_up: int = 3
+    limits: LoadLimits = field(default_factory=LoadLimits)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a display may show. Called from the sending thread: be quick.
+
+    Attributes:
+        on_arm: an arm starts: its name, and how many requests it will get.
+        on_record: a request ended.
+    """
+
+    on_arm: Callable[[str, int], None] = field(default=lambda name, total: None)
+    on_record: Callable[[RequestRecord], None] = field(default=lambda record: None)
+
+
+def execute(
+    plan: RunPlan, runs_dir: Path, *, clock: Clock, gpu: GpuMonitor, progress: Progress | None = None
+) -> tuple[RunDirectory, bool]:
+    """The run's directory, and whether it was interrupted by the user.
+
+    The directory holds every record as soon as its request ended. A run that fails before its first request leaves
+    nothing behind.
+
+    Raises:
+        HarnessError or MeswitchError: a system cannot start.
+    """
+    run = RunDirectory(runs_dir / plan.manifest.run_id)
+    run.path.mkdir(parents=True)
+    manifest = replace(plan.manifest, status="partial", arms=())
+    try:
+        run.write_manifest(manifest)
+        for order, arm in enumerate(plan.arms):
+            session = _ArmSession(run, plan, arm, order, clock, gpu, progress or Progress())
+            manifest = session.run(manifest)
+    except KeyboardInterrupt:
+        return _keep_or_remove(run), True
+    except (MeswitchError, HarnessError):
+        _keep_or_remove(run)
+        raise
+    run.write_manifest(replace(manifest, status="complete"))
+    return run, False
+
+
+def _keep_or_remove(run: RunDirectory) -> RunDirectory:
+    if not run.requests.exists():
+        shutil.rmtree(run.path)
+    return run
+
+
+@dataclass(slots=True)
+class _ArmSession:
+    run_directory: RunDirectory
+    plan: RunPlan
+    arm: ArmPlan
+    order: int
+    clock: Clock
+    gpu: GpuMonitor
+    progress: Progress
+
+    def run(self, manifest: Manifest) -> Manifest:
+        """Run the arm; the manifest with it. The manifest on disk is up to date at every moment."""
+        self.arm.before()
+        driver = self.arm.make_driver()
+        started_ns = self.clock.now_ns()
+        entry = self._entry()
+        try:
+            driver.start()
+            entry = replace(entry, startup_s=(self.clock.now_ns() - started_ns) / 1e9)
+            warm_up(driver, self.plan, self.clock)
+            entry = replace(entry, stats_before=_plain(driver.stats()))
+            self.run_directory.write_manifest(_with(manifest, entry))
+            try:
+                entry = replace(entry, stopped=self._replay(driver))
+            finally:
+                entry = replace(entry, stats_after=_stats_if_alive(driver))
+                self.run_directory.write_manifest(_with(manifest, entry))
+        finally:
+            driver.stop()
+        return _with(manifest, entry)
+
+    def _replay(self, driver: Driver) -> str | None:
+        pulse = Pulse()
+        self.progress.on_arm(self.arm.name, len(self.plan.schedule))
+        with (
+            RecordWriter(self.run_directory.requests) as writer,
+            Sampler(self.run_directory.telemetry, arm=self.arm.name, pulse=pulse, pid=driver.pid, gpu=self.gpu),
+        ):
+
+            def keep(record: RequestRecord) -> None:
+                writer.append(record)
+                self.progress.on_record(record)
+
+            generator = LoadGenerator(
+                driver, self.clock, arm=self.arm.name, on_record=keep, limits=self.plan.limits, pulse=pulse
+            )
+            return generator.replay(self.plan.schedule)
+
+    def _entry(self) -> ArmManifest:
+        return ArmManifest(
+            name=self.arm.name,
+            description=self.arm.description,
+            order=self.order,
+            page_cache=self.arm.page_cache,
+            config=self.arm.config,
+            warm_up_requests=min(self.plan.warm_up, len(self.plan.schedule)),
+            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+
+
+def warm_up(driver: Driver, plan: RunPlan, clock: Clock) -> None:
+    """Answer the first requests of the schedule one by one, outside the measurement.
+
+    Raises:
+        DriverError: one of them fails or is not answered in time.
+    """
+    for request in warm_up_requests(plan.schedule, plan.warm_up):
+        driver.send(request)
+        give_up_ns = clock.now_ns() + round(plan.limits.drain_s * 1e9)
+        while True:
+            if clock.now_ns() >= give_up_ns:
+                raise DriverError(f"the warm-up request was not answered within {plan.limits.drain_s:g} s")
+            events = driver.poll(plan.limits.longest_poll_s)
+            failed = next((e for e in events if isinstance(e, Failed)), None)
+            if failed is not None:
+                raise DriverError(f"the warm-up request failed: {failed.error}: {failed.message}")
+            if any(isinstance(e, Finished) for e in events):
+                break
+
+
+def _with(manifest: Manifest, entry: ArmManifest) -> Manifest:
+    return replace(manifest, arms=(*(arm for arm in manifest.arms if arm.name != entry.name), entry))
+
+
+def _stats_if_alive(driver: Driver) -> dict[str, JsonValue] | None:
+    try:
+        return _plain(driver.stats())
+    except (MeswitchError, HarnessError):
+        # the record of why it stopped is kept elsewhere; bytes of a dead process are undefined
+        return None
+
+
+def _plain(stats: EngineStats | None) -> dict[str, JsonValue] | None:
+    if stats is None:
+        return None
+    value = to_json_value(stats)
+    return value if isinstance(value, dict) else None
