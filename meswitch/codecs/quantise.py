@@ -4,6 +4,7 @@ N is the output dimension, K the input dimension. Everything here works on a few
 temporaries of a large matrix stay small; no row's result depends on another row.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Literal, get_args
 
@@ -19,9 +20,10 @@ StepRule = Literal["absmax", "mse", "unbiased"]
 STEP_RULES: tuple[StepRule, ...] = get_args(StepRule)
 
 _CHUNK_ELEMENTS = 1 << 20
+_GRID_POINTS = 22
 _ITERATIONS = 8
-# step over standard deviation with the least squared error for a Gaussian source (J. Max, 1960); 1 bit needs no start
-_GAUSSIAN_STEP = {1: 1.0, 2: 0.9957, 4: 0.3352, 8: 0.0308}
+# step over standard deviation with the least squared error for a Gaussian source (J. Max, 1960)
+_GAUSSIAN_STEP = {2: 0.9957, 4: 0.3352, 8: 0.0308}
 
 
 def row_chunks(N: int, K: int) -> Iterator[slice]:
@@ -35,8 +37,8 @@ def quantise_rows(delta: torch.Tensor, *, bits: int, rule: StepRule) -> tuple[to
     """Levels `[N, K]` and steps `[N]`, both float32, of `delta` `[N, K]` float32, so that `delta ≈ step · level`.
 
     * `absmax`: the largest level reaches the largest magnitude of the row.
-    * `mse`: the least squared error, by alternating between nearest levels and the step that fits them best
-      (Lloyd's iteration) from several starts.
+    * `mse`: the least squared error: the best step of a grid, then nearest levels and the step that fits them best in
+      turn (Lloyd's iteration).
     * `unbiased`: the levels of `mse`, and the step `‖D‖² / ⟨D, level⟩`, with which `⟨D, D̂⟩ = ‖D‖²`: the row is not
       shrunk towards the base.
 
@@ -70,6 +72,8 @@ def _scaled(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     The squares of very small deltas would underflow in float32.
     """
+    # in one memory order, so that equal deltas with other strides give equal bytes
+    delta = delta.contiguous()
     peak = delta.abs().amax(dim=1)
     return peak, delta / torch.where(peak > 0, peak, 1.0).unsqueeze(1)
 
@@ -92,27 +96,29 @@ def _unbiased(unit: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
 
 
 def _least_squares(unit: torch.Tensor, bits: int) -> torch.Tensor:
-    """The step `[N]` of least squared error among those found from each start, for rows scaled to [-1, 1]."""
-    best_step = torch.ones_like(unit[:, 0])
-    best_gain = torch.full_like(best_step, -1.0)
-    for start in _starts(unit, bits):
-        step = torch.where(start > 0, start, 1.0)
-        for _ in range(_ITERATIONS if bits > 1 else 1):
-            step, _ = _refit(unit, step, bits)
-        _, gain = _refit(unit, step, bits)
-        better = gain > best_gain
-        best_step, best_gain = torch.where(better, step, best_step), torch.where(better, gain, best_gain)
-    return best_step
-
-
-def _starts(unit: torch.Tensor, bits: int) -> list[torch.Tensor]:
+    """The step `[N]` whose nearest levels leave the least squared error, for rows `[N, K]` scaled to [-1, 1]."""
+    step = torch.ones_like(unit[:, 0])
     if bits == 1:
         # the sign is the nearest level at any step
-        return [torch.ones_like(unit[:, 0])]
+        return step
+    best_gain = torch.full_like(step, -1.0)
+    for start in _starts(unit, bits):
+        refitted, gain = _refit(unit, start, bits)
+        step = torch.where(gain > best_gain, refitted, step)
+        best_gain = torch.maximum(gain, best_gain)
+    for _ in range(_ITERATIONS):
+        step, _ = _refit(unit, step, bits)
+    return step
+
+
+def _starts(unit: torch.Tensor, bits: int) -> Iterator[torch.Tensor]:
+    """Positive steps `[N]`: a grid below that of `absmax`, and two for rows with outliers far above the rest."""
+    widest = torch.full_like(unit[:, 0], 1.0 / largest_level(bits))
+    for fraction in torch.linspace(0.3, 1.0, _GRID_POINTS).tolist():
+        yield widest * fraction
     # the standard deviation by two estimates: outliers weigh less in the mean magnitude
-    rms, mean = unit.square().mean(dim=1).sqrt(), unit.abs().mean(dim=1) * 1.2533
-    widest = torch.full_like(rms, 1.0 / largest_level(bits))
-    return [widest, rms * _GAUSSIAN_STEP[bits], mean * _GAUSSIAN_STEP[bits]]
+    for deviation in (unit.square().mean(dim=1).sqrt(), unit.abs().mean(dim=1) * math.sqrt(math.pi / 2)):
+        yield torch.where(deviation > 0, deviation * _GAUSSIAN_STEP[bits], 1.0)
 
 
 def _refit(unit: torch.Tensor, step: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:

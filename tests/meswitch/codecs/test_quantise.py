@@ -1,0 +1,144 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meswitch.codecs.levels import largest_level, nearest_levels
+from meswitch.codecs.quantise import quantise_rows, row_chunks, unbiased_steps
+
+
+def gaussian(N: int, K: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(N, K, generator=torch.Generator().manual_seed(seed))
+
+
+def deltas_of_several_kinds() -> dict[str, torch.Tensor]:
+    normal = gaussian(20, 300) * 1e-3
+    heavy = normal * gaussian(20, 300, seed=1).exp()
+    outliers = normal.clone()
+    outliers[:, ::100] *= 30
+    sparse = normal * (gaussian(20, 300, seed=2) > 0.6)
+    return {"normal": normal, "heavy": heavy, "outliers": outliers, "sparse": sparse, "flat": normal.sign() * 1e-3}
+
+
+def test_absmax_by_hand():
+    levels, step = quantise_rows(torch.tensor([[3.0, -3.0, 1.0, 0.0]]), bits=2, rule="absmax")
+    # the largest level is 1.5, so the step is 2
+    assert step.tolist() == [2.0]
+    assert levels.tolist() == [[1.5, -1.5, 0.5, 0.5]]
+
+
+def test_least_squares_of_signs_is_the_mean_magnitude():
+    levels, step = quantise_rows(torch.tensor([[1.0, -2.0, 3.0, -4.0]]), bits=1, rule="mse")
+    # levels are ±1/2 and the mean magnitude is 2.5
+    assert step.tolist() == [5.0]
+    assert levels.tolist() == [[0.5, -0.5, 0.5, -0.5]]
+
+
+def test_unbiased_step_of_signs_by_hand():
+    _, step = quantise_rows(torch.tensor([[1.0, -2.0, 3.0, -4.0]]), bits=1, rule="unbiased")
+    # ‖D‖² = 30 and ⟨D, level⟩ = 5
+    assert step.tolist() == [6.0]
+
+
+@pytest.mark.parametrize("kind", deltas_of_several_kinds())
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_least_squares_is_as_good_as_the_best_of_a_fine_grid(bits, kind):
+    delta = deltas_of_several_kinds()[kind].to(torch.float64)
+    levels, step = quantise_rows(delta.to(torch.float32), bits=bits, rule="mse")
+    got = (delta - step.unsqueeze(1) * levels).square().sum(dim=1)
+    best = torch.full_like(got, math.inf)
+    for ratio in torch.linspace(0.005, 2.0, 800).tolist():
+        grid_step = delta.abs().amax(dim=1, keepdim=True) / largest_level(bits) * ratio
+        error = (delta - grid_step * nearest_levels(delta / grid_step, bits)).square().sum(dim=1)
+        best = torch.minimum(best, error)
+    # the mean, because a single row may end in a neighbouring minimum
+    assert float(got.mean()) <= 1.01 * float(best.mean()) + 1e-12
+
+
+@pytest.mark.parametrize("kind", deltas_of_several_kinds())
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_least_squares_is_never_worse_than_absmax(bits, kind):
+    delta = deltas_of_several_kinds()[kind]
+    least, widest = (
+        (delta - step.unsqueeze(1) * levels).square().sum(dim=1)
+        for levels, step in (quantise_rows(delta, bits=bits, rule=rule) for rule in ("mse", "absmax"))
+    )
+    # the squares of 300 FP32 differences
+    assert bool((least <= widest * (1 + 1e-3) + 1e-15).all())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_least_squares_leaves_a_remainder_orthogonal_to_the_levels(bits):
+    delta = gaussian(10, 200)
+    levels, step = quantise_rows(delta, bits=bits, rule="mse")
+    along = ((delta - step.unsqueeze(1) * levels) * levels).sum(dim=1)
+    assert float((along / (delta.norm(dim=1) * levels.norm(dim=1))).abs().max()) < 1e-5
+
+
+@given(
+    N=st.integers(1, 4),
+    K=st.integers(1, 100),
+    bits=st.sampled_from([1, 2, 4, 8]),
+    exponent=st.integers(-30, 30),
+    seed=st.integers(0, 999),
+)
+def test_unbiased_step_keeps_the_length_along_the_delta(N, K, bits, exponent, seed):
+    delta = gaussian(N, K, seed) * 10.0**exponent
+    levels, step = quantise_rows(delta, bits=bits, rule="unbiased")
+    exact = delta.to(torch.float64)
+    described = step.to(torch.float64).unsqueeze(1) * levels
+    torch.testing.assert_close((exact * described).sum(dim=1), exact.square().sum(dim=1), rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_unbiased_keeps_the_levels_of_least_squares(bits):
+    delta = gaussian(10, 200)
+    mse, unbiased = (quantise_rows(delta, bits=bits, rule=rule)[0] for rule in ("mse", "unbiased"))
+    assert torch.equal(mse, unbiased)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_unbiased_step_is_at_most_twice_the_largest_magnitude(bits):
+    # every level has at least half a step, so ⟨D, level⟩ ≥ Σ|D| / 2
+    delta = deltas_of_several_kinds()["outliers"]
+    _, step = quantise_rows(delta, bits=bits, rule="unbiased")
+    assert bool((step <= 2 * delta.abs().amax(dim=1)).all())
+
+
+@pytest.mark.parametrize("rule", ["absmax", "mse", "unbiased"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_row_of_zeros_has_step_zero(bits, rule):
+    levels, step = quantise_rows(torch.tensor([[0.0, 0.0], [1.0, -1.0]]), bits=bits, rule=rule)
+    assert float(step[0]) == 0.0
+    assert float(step[1]) > 0.0
+    assert bool(levels.isfinite().all())
+
+
+@pytest.mark.parametrize("rule", ["absmax", "mse", "unbiased"])
+def test_no_row_depends_on_another(rule):
+    delta = gaussian(6, 130)
+    levels, step = quantise_rows(delta, bits=2, rule=rule)
+    for n in range(6):
+        alone_levels, alone_step = quantise_rows(delta[n : n + 1], bits=2, rule=rule)
+        assert torch.equal(alone_levels[0], levels[n])
+        torch.testing.assert_close(alone_step[0], step[n], rtol=1e-6, atol=0.0)
+
+
+def test_a_delta_orthogonal_to_its_levels_gets_step_zero():
+    levels = torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
+    assert unbiased_steps(torch.tensor([[1.0, -1.0], [1.0, 1.0]]), levels).tolist() == [0.0, 0.0]
+
+
+def test_a_step_beyond_float32_is_refused():
+    with pytest.raises(ValueError, match=r"a step must fit float32, got a delta of magnitude 3\.0"):
+        quantise_rows(torch.full((1, 2), 3e38), bits=1, rule="absmax")
+
+
+@given(N=st.integers(1, 5000), K=st.integers(1, 3_000_000))
+def test_row_chunks_cover_every_row_once(N, K):
+    chunks = list(row_chunks(min(N, 50), K))
+    assert [chunk.start for chunk in chunks] == [0, *(chunk.stop for chunk in chunks[:-1])]
+    assert chunks[-1].stop == min(N, 50)
+    assert all((chunk.stop - chunk.start - 1) * K < 1 << 20 for chunk in chunks)

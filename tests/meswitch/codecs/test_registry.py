@@ -1,0 +1,87 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import ClassVar
+
+import pytest
+import torch
+
+from meswitch.codecs import CompressedDelta, codec_names, decompress, get_codec, parse_codec, registry
+from meswitch.codecs.rtn import Rtn
+from meswitch.errors import CodecOptionError, UnknownCodecError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """A codec of another package."""
+
+    name: ClassVar[str] = "constant"
+
+    value: float = 1.0
+
+    @property
+    def options(self) -> Mapping[str, float]:
+        return {"value": self.value}
+
+    def layout(self, N, K):
+        return {}
+
+    def compress(self, delta, *, input_square_sum=None):
+        return CompressedDelta(codec=self.name, options=self.options, shape=tuple(delta.shape), tensors={})
+
+    def decompress(self, compressed):
+        return torch.full(compressed.shape, self.value)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    points = [
+        EntryPoint("constant", f"{__name__}:Constant", "meswitch.codecs"),
+        EntryPoint("broken", "no_such_module:Codec", "meswitch.codecs"),
+    ]
+    monkeypatch.setattr(EntryPoint, "load", lambda point: Constant if point.name == "constant" else _missing())
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "meswitch.codecs" else [])
+
+
+def _missing():
+    raise ImportError("No module named 'no_such_module'")
+
+
+def test_the_built_in_names_are_sorted():
+    assert codec_names() == ("bitdelta", "dense", "rtn", "salient")
+
+
+def test_get_codec_takes_typed_options():
+    assert get_codec("rtn", {"bits": 2}) == Rtn(bits=2)
+
+
+def test_an_option_of_another_type_is_refused():
+    with pytest.raises(CodecOptionError, match="codec rtn: bits must be a whole number, got True"):
+        get_codec("rtn", {"bits": True})
+
+
+def test_an_unknown_name_lists_the_known_ones_and_the_closest():
+    with pytest.raises(
+        UnknownCodecError,
+        match=r"no codec is called 'salent' \(did you mean 'salient'\?\); there are bitdelta, dense, rtn, salient",
+    ):
+        parse_codec("salent:bits=2")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_codec_of_another_package_is_found():
+    assert codec_names() == ("bitdelta", "broken", "constant", "dense", "rtn", "salient")
+    compressed = parse_codec("constant:value=0.5").compress(torch.zeros(2, 3))
+    assert decompress(compressed).tolist() == [[0.5] * 3] * 2
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_codec_whose_package_is_broken_is_named():
+    with pytest.raises(UnknownCodecError, match="codec broken of no_such_module:Codec cannot be loaded: No module"):
+        parse_codec("broken")
+
+
+def test_decompress_finds_the_codec_by_its_name():
+    unknown = CompressedDelta(codec="gone", options={}, shape=(1, 1), tensors={})
+    with pytest.raises(UnknownCodecError, match="no codec is called 'gone'"):
+        decompress(unknown)
