@@ -19,7 +19,7 @@ from workloads.trace import Sampling, Slo, TraceHeader, TraceRequest
 
 __all__ = ["MIXED_TASKS", "MixConfig", "generate_mixed", "seeded_stream"]
 
-MIXED_TASKS = ("arithmetic", "cipher", "code", "dates", "extraction", "reverse", "sorting", "velm")
+MIXED_TASKS = ("arithmetic", "cipher", "dates", "json", "python", "reverse", "sorting", "velm")
 """The tasks of the bundled trace, the most popular first."""
 
 MOST_DRAWS_PER_PROBLEM = 10_000

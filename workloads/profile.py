@@ -37,6 +37,7 @@ class TraceProfile:
         reuse_distance: different other experts wanted since the same one was last wanted.
         input_tokens, output_tokens: lengths that the trace states.
         prompt_chars: lengths of prompts given as text.
+        prefix_share: share of the `hash_ids` blocks that an earlier request had, the same one's earlier blocks included.
     """
 
     requests: int
@@ -52,6 +53,7 @@ class TraceProfile:
     input_tokens: Spread | None
     output_tokens: Spread | None
     prompt_chars: Spread | None
+    prefix_share: float | None
 
 
 def profile_trace(trace: Trace, *, window_s: float = 10.0) -> TraceProfile:
@@ -74,6 +76,7 @@ def profile_trace(trace: Trace, *, window_s: float = 10.0) -> TraceProfile:
         experts=dict(Counter(names).most_common()),
         working_set=_spread(working_set_sizes(experts, window_s)),
         reuse_distance=_spread(reuse_distances(names)),
+        prefix_share=_prefix_share(trace.requests),
         **_lengths(trace.requests),
     )
 
@@ -132,6 +135,11 @@ def _lengths(requests: Iterable[TraceRequest]) -> dict[str, Spread | None]:
             if value is not None:
                 values[name].append(value)
     return {name: _spread(found) for name, found in values.items()}
+
+
+def _prefix_share(requests: Iterable[TraceRequest]) -> float | None:
+    blocks = [block for request in requests for block in request.hash_ids or ()]
+    return 1 - len(set(blocks)) / len(blocks) if blocks else None
 
 
 def _spread(values: Sequence[float]) -> Spread | None:
