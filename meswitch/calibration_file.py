@@ -1,0 +1,106 @@
+"""Calibration from a file of texts: what the expert's linears see when it reads them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from blake3 import blake3
+
+from meswitch.calibration import collect_input_square_sums
+from meswitch.errors import CheckpointError
+from meswitch.format.manifest import CalibrationRecord
+from meswitch.pair import Pair
+
+__all__ = ["Calibration", "collect_statistics", "read_texts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Statistics of the linears' inputs.
+
+    Attributes:
+        square_sums: `Σ x_k²` `[K]` by parameter name.
+        record: where they came from.
+    """
+
+    square_sums: Mapping[str, torch.Tensor]
+    record: CalibrationRecord
+
+
+def collect_statistics(pair: Pair, file: Path) -> Calibration:
+    """The statistics of the expert's linears over the texts of `file`. Holds the expert's model while it runs.
+
+    Raises:
+        CheckpointError: the file is not one of texts, or the expert has no tokenizer.
+    """
+    texts = read_texts(file)
+    model, tokenizer = _load_expert(pair)
+    try:
+        sums = collect_input_square_sums(model, tokenizer, texts)
+    except ValueError as cause:
+        raise CheckpointError(f"{file} cannot calibrate this expert: {cause}") from cause
+    digest = blake3(file.read_bytes()).hexdigest()
+    return Calibration(square_sums=sums, record=CalibrationRecord(file=file.name, blake3=digest, texts=len(texts)))
+
+
+def read_texts(file: Path) -> tuple[str, ...]:
+    """The texts of a file: one a line, or in a `.jsonl` file objects with `text`, or with `prompt` and `answer`.
+
+    Raises:
+        CheckpointError: it cannot be read, has no text, or a line is malformed.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise CheckpointError(f"the calibration file {file} cannot be read as UTF-8 text: {cause}") from cause
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise CheckpointError(f"the calibration file {file} must hold at least one text, got none")
+    if file.suffix != ".jsonl":
+        return tuple(line for _, line in numbered)
+    return tuple(_text_of(line, f"{file}, line {number}") for number, line in numbered)
+
+
+def _text_of(line: str, where: str) -> str:
+    try:
+        item = json.loads(line)
+    except ValueError as cause:
+        raise CheckpointError(f"{where}: must be a JSON object, got {line[:40]!r}") from cause
+    fields = item if isinstance(item, dict) else {}
+    parts = [fields["text"]] if "text" in fields else [fields.get("prompt"), fields.get("answer", "")]
+    if not all(isinstance(part, str) for part in parts):
+        raise CheckpointError(f"{where}: must be an object with a string text, or prompt and answer")
+    return "".join(parts)
+
+
+def _load_expert(pair: Pair) -> tuple[Any, Any]:
+    """The expert's model in float32, and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = pair.expert
+    tokenizer_files = [path for path in source.companions() if path.name.startswith("tokenizer")]
+    if not tokenizer_files:
+        raise CheckpointError(f"calibration needs the expert's tokenizer, but {source.root} has none")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_files[0].parent, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        reason = str(cause).strip().splitlines()[0]
+        raise CheckpointError(f"the tokenizer in {tokenizer_files[0].parent} cannot be loaded: {reason}") from cause
+    model = AutoModelForCausalLM.from_config(source.config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(_expert_values(pair, name))
+    return model, tokenizer
+
+
+def _expert_values(pair: Pair, name: str) -> torch.Tensor:
+    """The expert's parameter; an adapter's is its base's plus the product."""
+    if pair.expert.kind == "checkpoint" or name not in pair.base:
+        return pair.expert.values(name)
+    base = pair.base.read(name)
+    if pair.expert.spec(name).shape != base.shape or base.ndim != 2:
+        return pair.expert.values(name)
+    return pair.expert.delta(name, base).add_(base)

@@ -1,0 +1,196 @@
+"""One expert into a delta directory: streamed, one parameter of base and expert at a time."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from blake3 import blake3
+
+from meswitch.architecture import ParameterKind
+from meswitch.calibration_file import Calibration, collect_statistics
+from meswitch.checkpoint import CONFIG_FILE
+from meswitch.codecs import Codec, format_spec, parse_codec
+from meswitch.description import describe_expert
+from meswitch.errors import ExpertNameError
+from meswitch.expert_source import ExpertSource
+from meswitch.format.manifest import MANIFEST_FILE, Manifest
+from meswitch.format.staging import recover, remove_directory, staged
+from meswitch.format.writer import TOKENIZER_DIR, DeltaWriter
+from meswitch.names import check_name
+from meswitch.pair import Pair, open_pair
+from meswitch.parentage import check_parent, delta_and_norms, sample_norms
+from meswitch.plan import EXACT_LOCAL, ROWS_LOCAL, PlannedParameter, tensor_name
+
+__all__ = [
+    "DEFAULT_EMBEDDING",
+    "DEFAULT_HEAD",
+    "DEFAULT_LINEAR",
+    "CompressConfig",
+    "CompressProgress",
+    "compress_expert",
+]
+
+DEFAULT_LINEAR = "salient:bits=2,channels=8,step=unbiased"
+DEFAULT_EMBEDDING = "rtn:bits=8,step=mse"
+DEFAULT_HEAD = "rtn:bits=8,step=mse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressConfig:
+    """What to compress, and how.
+
+    Attributes:
+        base: checkpoint directory of the base.
+        expert: checkpoint directory of a full fine-tune, or a PEFT LoRA adapter directory.
+        output: the delta directory to make.
+        name: what the expert will be called.
+        linear, embedding, head: codec specs, such as `rtn:bits=4`.
+        calibration: texts that decide which channels are salient; `None` decides by weight error alone.
+        force: compress although the expert is too far from the base to descend from it.
+        replace: put the new delta in the place of one that is there.
+    """
+
+    base: Path
+    expert: Path
+    output: Path
+    name: str
+    linear: str = DEFAULT_LINEAR
+    embedding: str = DEFAULT_EMBEDDING
+    head: str = DEFAULT_HEAD
+    calibration: Path | None = None
+    force: bool = False
+    replace: bool = False
+
+    def codecs(self) -> dict[ParameterKind, Codec]:
+        """The codec of each group.
+
+        Raises:
+            UnknownCodecError, CodecOptionError: a spec is not one of a codec.
+        """
+        return {
+            ParameterKind.LINEAR: parse_codec(self.linear),
+            ParameterKind.EMBEDDING: parse_codec(self.embedding),
+            ParameterKind.HEAD: parse_codec(self.head),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CompressProgress:
+    """How far it is: `stage` is a few words for a person; `done` of `total` parameters."""
+
+    stage: str
+    done: int
+    total: int
+
+
+Report = Callable[[CompressProgress], None]
+
+
+def compress_expert(config: CompressConfig, *, progress: Report | None = None) -> Manifest:
+    """The manifest of the delta directory that was made at `config.output`.
+
+    Interrupted and called again with the same config, it goes on where it stopped.
+
+    Raises:
+        CheckpointError: base or expert cannot be used, or the expert does not descend from the base.
+        DeltaError: a codec spec is wrong.
+        ExpertNameError: the name is not allowed, or the output exists.
+        StorageError: the disk refuses; nothing is left behind then.
+    """
+    report = progress or (lambda _: None)
+    check_name(config.name)
+    codecs = config.codecs()
+    _check_output(config)
+    pair = open_pair(config.base, config.expert)
+    plan = pair.plan(codecs)
+    report(CompressProgress("identifying base and expert", 0, len(plan)))
+    if not config.force:
+        check_parent(pair, sample_norms(pair, plan))
+    calibration = collect_statistics(pair, config.calibration) if config.calibration else None
+    with staged(config.output, resumable=True) as root:
+        return _write(config, pair, plan, codecs, calibration, root, report)
+
+
+def _write(
+    config: CompressConfig,
+    pair: Pair,
+    plan: tuple[PlannedParameter, ...],
+    codecs: Mapping[ParameterKind, Codec],
+    calibration: Calibration | None,
+    root: Path,
+    report: Report,
+) -> Manifest:
+    record = None if calibration is None else calibration.record
+    writer = DeltaWriter(root, _resume_key(config, pair, calibration), {p.name: p.tensors for p in plan})
+    try:
+        norms = writer.start()
+        for number, parameter in enumerate(plan):
+            report(CompressProgress(parameter.name, number, len(plan)))
+            if parameter.name in norms:
+                continue
+            statistics = None if calibration is None else calibration.square_sums.get(parameter.name)
+            tensors, norms[parameter.name] = _compress_parameter(pair, parameter, statistics)
+            writer.write(parameter.name, tensors, norms[parameter.name])
+        if not config.force:
+            check_parent(pair, (norms[p.name] for p in plan if p.kind is ParameterKind.LINEAR))
+        tokenizer = _copy_companions(pair.expert, root / TOKENIZER_DIR)
+        report(CompressProgress("checksums", len(plan), len(plan)))
+        manifest = describe_expert(
+            config.name, pair, plan, codecs, norms=norms, calibration=record, tokenizer_files=tokenizer
+        )
+        return writer.finish(manifest)
+    finally:
+        writer.close()
+
+
+def _check_output(config: CompressConfig) -> None:
+    recover(config.output)
+    output = config.output
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / MANIFEST_FILE).is_file():
+        raise ExpertNameError(f"the output must be a new directory or a delta, got {output}, which is neither")
+    if not config.replace:
+        raise ExpertNameError(f"expert {output.name} exists at {output}; remove it, replace it or choose another name")
+
+
+def _resume_key(config: CompressConfig, pair: Pair, calibration: Calibration | None) -> str:
+    """A hash of all that decides the tensors: an unfinished delta of anything else is not continued."""
+    from importlib.metadata import version
+
+    codecs = {kind: format_spec(codec.name, codec.options) for kind, codec in config.codecs().items()}
+    parts: list[object] = [pair.base_identity, pair.expert_identity, codecs, version("meswitch")]
+    parts.append(None if calibration is None else calibration.record.blake3)
+    return str(blake3(json.dumps(parts).encode()).hexdigest())
+
+
+def _compress_parameter(
+    pair: Pair, parameter: PlannedParameter, square_sum: torch.Tensor | None
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """The tensors to store, and the squared norms of delta and base where there is a delta."""
+    name, codec = parameter.name, parameter.codec
+    if codec is None or parameter.base_name is None:
+        return {tensor_name(name, EXACT_LOCAL): pair.expert.values(name)}, {}
+    delta, norms = delta_and_norms(pair, parameter)
+    compressed = codec.compress(delta, input_square_sum=square_sum)
+    del delta
+    tensors = {tensor_name(name, local): tensor for local, tensor in compressed.tensors.items()}
+    if parameter.added_rows:
+        tensors[tensor_name(name, ROWS_LOCAL)] = pair.expert.values(name)[parameter.base_rows :].clone()
+    return tensors, norms
+
+
+def _copy_companions(expert: ExpertSource, target: Path) -> tuple[str, ...]:
+    """Copy config, tokenizer, template and generation config; their names."""
+    remove_directory(target)
+    target.mkdir()
+    names = []
+    for path in expert.companions():
+        if path.name != CONFIG_FILE:
+            shutil.copyfile(path, target / path.name)
+            names.append(path.name)
+    (target / CONFIG_FILE).write_text(json.dumps(expert.config_json(), indent=2) + "\n")
+    return (CONFIG_FILE, *names)
