@@ -1,0 +1,182 @@
+"""Makes a family's checkpoints and compressed deltas ready, in a process of its own: the client never imports torch."""
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError
+from meswitch.errors import MeswitchError
+
+if TYPE_CHECKING:
+    from meswitch.format.manifest import Manifest as DeltaManifest
+
+__all__ = ["PrepareRequest", "Prepared", "prepare", "prepare_here"]
+
+Report = Callable[[str], None]
+# part of the cache key: raised when compression gives other bytes for the same input
+CACHE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareRequest:
+    """What to make ready.
+
+    Attributes:
+        family: a family's name or path.
+        codec: of the linear weights, as a spec.
+        home: MESWITCH_HOME.
+    """
+
+    family: str
+    codec: str
+    home: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A family on disk, and the bytes its parts take in memory.
+
+    Attributes:
+        checkpoints: plain Hugging Face checkpoint of each expert; deltas: its compressed delta.
+        domains: each expert's domain in words.
+        model_bytes: one whole model in float32, as the CPU engine holds it.
+        delta_bytes: each delta as held in memory; linear_bytes: of it, the linear weights.
+        dense_expert_bytes: one expert with all its matrices formed.
+        weights_hash: over base, experts and router.
+    """
+
+    family: str
+    base: Path
+    checkpoints: Mapping[str, Path]
+    deltas: Mapping[str, Path]
+    router: Path | None
+    domains: Mapping[str, str]
+    model_bytes: int
+    router_bytes: int
+    delta_bytes: Mapping[str, int]
+    linear_bytes: Mapping[str, int]
+    bits_per_weight: Mapping[str, float]
+    dense_expert_bytes: int
+    weights_hash: str
+
+
+def prepare(request: PrepareRequest, *, report: Report = lambda _: None) -> Prepared:
+    """`prepare_here` in a fresh process.
+
+    Args:
+        report: called with a few words each time there is something to say.
+
+    Raises:
+        MeswitchError, HarnessError: as the process raised it.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(request, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            kind, value = ours.recv()
+            if kind == "report":
+                report(value)
+            elif kind == "done":
+                return value  # type: ignore[no-any-return]
+            else:
+                raise value
+    except EOFError:
+        process.join()
+        raise HarnessError(f"preparing the family ended with exit code {process.exitcode}") from None
+    finally:
+        ours.close()
+        if process.is_alive():
+            process.terminate()
+        process.join()
+
+
+def _work(request: PrepareRequest, connection: Connection) -> None:
+    try:
+        prepared = prepare_here(request, report=lambda words: connection.send(("report", words)))
+        connection.send(("done", prepared))
+    except (MeswitchError, HarnessError) as error:
+        connection.send(("error", error))
+    except KeyboardInterrupt:
+        # the parent got the same signal and says so
+        pass
+    finally:
+        connection.close()
+
+
+def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) -> Prepared:
+    """The family ready to be served. Imports torch.
+
+    Made once: checkpoints and deltas are kept under `home`, under names that depend on their inputs and options.
+
+    Raises:
+        MeswitchError: the family or the codec is unknown, or something cannot be made.
+    """
+    import torch
+
+    from meswitch.architecture import describe, read_config
+    from meswitch.codecs import format_spec, parse_codec
+    from meswitch.families import load_family, materialise
+    from meswitch.format.reader import open_delta
+    from meswitch.identity import base_identity
+    from meswitch.weights import whole_model_bytes
+
+    torch.set_num_threads(1)
+    codec = parse_codec(request.codec)
+    spec = format_spec(codec.name, codec.options)
+    family = load_family(request.family)
+    report(f"unpacking the {family.name} family")
+    checkpoints = materialise(family, request.home)
+    identities = {name: base_identity(path) for name, path in checkpoints.experts.items()}
+    base_id = base_identity(checkpoints.base)
+    deltas: dict[str, Path] = {}
+    for number, (name, path) in enumerate(checkpoints.experts.items(), 1):
+        report(f"compressing expert {number} of {len(checkpoints.experts)}: {name}")
+        key = _key(base_id, identities[name], spec)
+        deltas[name] = _compress(request.home / "cache" / "harness" / key / name, name, checkpoints.base, path, spec)
+    opened = {name: open_delta(path) for name, path in deltas.items()}
+    router = checkpoints.router
+    router_id = base_identity(router) if router else "none"
+    return Prepared(
+        family=family.name,
+        base=checkpoints.base,
+        checkpoints=dict(checkpoints.experts),
+        deltas=deltas,
+        router=router,
+        domains={name: family.experts[name].description for name in checkpoints.experts},
+        model_bytes=whole_model_bytes(checkpoints.base, describe(read_config(checkpoints.base))),
+        router_bytes=whole_model_bytes(router, describe(read_config(router))) if router else 0,
+        delta_bytes={name: delta.nbytes for name, delta in opened.items()},
+        linear_bytes={name: delta.manifest.nbytes.linears for name, delta in opened.items()},
+        bits_per_weight={name: delta.manifest.bits_per_weight["linears"] for name, delta in opened.items()},
+        dense_expert_bytes=max(_dense_bytes(delta.manifest) for delta in opened.values()),
+        weights_hash=_key(base_id, *(identities[name] for name in sorted(identities)), router_id),
+    )
+
+
+def _compress(output: Path, name: str, base: Path, expert: Path, spec: str) -> Path:
+    from meswitch.compress import CompressConfig, compress_expert
+    from meswitch.format.manifest import MANIFEST_FILE
+
+    # the manifest is written last: where it is, the delta is whole
+    if not (output / MANIFEST_FILE).exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        compress_expert(CompressConfig(base=base, expert=expert, output=output, name=name, linear=spec))
+    return output
+
+
+def _dense_bytes(manifest: "DeltaManifest") -> int:
+    """Bytes of all described matrices of a delta in float32."""
+    return 4 * sum(prod(record.shape) for record in manifest.parameters if record.codec is not None)
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256(json.dumps([CACHE_VERSION, *parts]).encode()).hexdigest()[:16]
