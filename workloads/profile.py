@@ -37,7 +37,7 @@ class TraceProfile:
         reuse_distance: different other experts wanted since the same one was last wanted.
         input_tokens, output_tokens: lengths that the trace states.
         prompt_chars: lengths of prompts given as text.
-        prefix_share: share of the `hash_ids` blocks that an earlier request had, the same one's earlier blocks included.
+        prefix_share: share of the blocks in `hash_ids` that came before, in the same request or an earlier one.
     """
 
     requests: int

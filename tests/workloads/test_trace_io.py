@@ -220,7 +220,7 @@ def test_what_could_not_be_read_back_is_not_written(
     with pytest.raises(ValueError, match=message):
         write_trace(path, TraceHeader(name="t"), made())
     assert path.read_text(encoding="utf-8") == "old"
-    assert os.listdir(tmp_path) == ["t.jsonl"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,11 +234,11 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
     with pytest.raises(WorkloadError, match=r"cannot write .*t\.jsonl: No space left on device"):
         write_text_atomically(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
-    assert os.listdir(tmp_path) == ["t.jsonl"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_writing_into_a_folder_that_is_not_there_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(WorkloadError, match="cannot write .*: No such file or directory"):
+    with pytest.raises(WorkloadError, match=r"cannot write .*: No such file or directory"):
         write_text_atomically(tmp_path / "nowhere" / "t.jsonl", "new")
 
 
