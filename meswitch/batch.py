@@ -1,0 +1,98 @@
+"""The rows that run: prompts enter one by one, then all rows advance together by one token a step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+
+from meswitch.model import Segment, SwitchModel
+from meswitch.sampling import Sampler
+from meswitch.slot_cache import SlotCache
+from meswitch.weights import ExpertWeights
+
+__all__ = ["Batch", "Row"]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Row:
+    """One running request: `position` is where its newest token, `token`, will be computed."""
+
+    expert: str
+    weights: ExpertWeights
+    sampler: Sampler
+    slot: int = -1
+    token: int = -1
+    position: int = 0
+
+
+class Batch:
+    """Rows sorted by expert, and the cache slots they own: once settled, row i owns slot i."""
+
+    def __init__(self, model: SwitchModel, cache: SlotCache, *, max_rows: int) -> None:
+        self._model = model
+        self._cache = cache
+        self._max_rows = max_rows
+        self._rows: list[Row] = []
+        self._settled = True
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def free_rows(self) -> int:
+        """Rows that can be added."""
+        return self._max_rows - len(self._rows)
+
+    def add(self, row: Row, token_ids: Sequence[int]) -> int:
+        """The first output token of a request with input `token_ids`; `row` belongs to the batch from now on."""
+        row.slot = min(set(range(self._max_rows)) - {other.slot for other in self._rows})
+        length = len(token_ids)
+        row.position = length
+        self._rows.append(row)
+        self._settled = False
+        self._model.bind([Segment(1, row.weights)])
+        mask = self._cache.begin_prefill(row.slot, length)
+        logits = self._model.forward(
+            torch.tensor([token_ids]), positions=torch.arange(length)[None], mask=mask, cache=self._cache
+        )
+        row.token = row.sampler.choose(logits[0])
+        return row.token
+
+    def remove(self, row: Row) -> None:
+        """Take `row` out; its slot is free at once."""
+        self._rows.remove(row)
+        self._settled = False
+
+    def settle(self) -> None:
+        """Sort rows and slots by expert and bind the model to them, if rows came or went. Bound weights stay alive."""
+        if self._settled:
+            return
+        self._rows.sort(key=lambda row: (row.expert, row.slot))
+        longest = max((row.position for row in self._rows), default=0)
+        self._cache.reorder([row.slot for row in self._rows], longest)
+        for slot, row in enumerate(self._rows):
+            row.slot = slot
+        groups = [list(rows) for _, rows in groupby(self._rows, key=lambda row: row.expert)]
+        self._model.bind([Segment(len(rows), rows[0].weights) for rows in groups])
+        self._settled = True
+
+    def decode(self) -> list[tuple[Row, int]]:
+        """The next token of each row."""
+        self.settle()
+        if not self._rows:
+            return []
+        positions = torch.tensor([row.position for row in self._rows])
+        mask = self._cache.begin_decode(positions, max(row.position for row in self._rows))
+        logits = self._model.forward(
+            torch.tensor([row.token for row in self._rows])[:, None],
+            positions=positions[:, None],
+            mask=mask,
+            cache=self._cache,
+        )
+        greedy: list[int] = logits.argmax(dim=-1).tolist()
+        for i, row in enumerate(self._rows):
+            own = row.sampler.is_greedy
+            row.token = greedy[i] if own else row.sampler.choose(logits[i, : row.weights.vocabulary])
+            row.position += 1
+        return [(row, row.token) for row in self._rows]

@@ -1,0 +1,157 @@
+"""Builds an engine from its configuration; whatever cannot work is an error before the first request."""
+
+import gc
+from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from meswitch.architecture import Architecture, describe, read_config
+from meswitch.batch import Batch
+from meswitch.compatibility import check_compatible
+from meswitch.config import EngineConfig, RouterConfig
+from meswitch.core import BASE, Engine
+from meswitch.delta import ExpertDelta
+from meswitch.errors import BaseMismatchError, CapacityError, ExpertNameError
+from meswitch.expert_profile import ExpertProfile, ProfileReader
+from meswitch.format import load_expert, open_delta
+from meswitch.identity import base_identity
+from meswitch.model import SwitchModel
+from meswitch.names import check_name
+from meswitch.pool import DeltaPool, Pool, WholePool
+from meswitch.router.base import Router
+from meswitch.router.tag import TagRouter
+from meswitch.store import Source
+from meswitch.switch_engine import SwitchEngine
+from meswitch.weights import WholeModel, read_whole_model, whole_model_bytes
+
+__all__ = ["build_engine"]
+
+
+def build_engine(config: EngineConfig) -> Engine:
+    """An idle engine that serves the experts of `config`, and its base under the name `base`.
+
+    Raises:
+        CheckpointError, DeltaError, ExpertError: an input is missing, damaged or does not belong to the base.
+        CapacityError: the memory budget holds less than what one request needs.
+    """
+    _check_names(config)
+    base_config = read_config(config.base)
+    architecture = describe(base_config)
+    router = _build_router(config.router, config)
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="meswitch-load")
+    try:
+        build_pool = _delta_pool if config.weights == "delta" else _whole_pool
+        pool = build_pool(config, architecture, base_config, executor, router.nbytes if router else 0)
+        model = SwitchModel(base_config)
+        limits = config.scheduler
+        cache = model.new_cache(slots=limits.max_rows, tokens=limits.max_context_tokens)
+        profiles = _read_profiles(config)
+    except BaseException:
+        executor.shutdown(cancel_futures=True)
+        raise
+    # the model's initial values were garbage; nothing may count them as memory of ours
+    gc.collect()
+    return SwitchEngine(
+        pool=pool,
+        batch=Batch(model, cache, max_rows=limits.max_rows),
+        profiles=profiles,
+        scheduler=limits,
+        router=router,
+        budget_bytes=config.memory_budget_bytes,
+        kv_bytes=cache.nbytes,
+        on_close=partial(executor.shutdown, cancel_futures=True),
+    )
+
+
+def _check_names(config: EngineConfig) -> None:
+    seen: dict[str, str] = {}
+    for name in config.experts:
+        other = seen.setdefault(check_name(name).casefold(), name)
+        if other != name:
+            raise ExpertNameError(f"experts' names must differ in more than case, got {other!r} and {name!r}")
+
+
+def _build_router(config: RouterConfig | None, engine: EngineConfig) -> Router | None:
+    if config is None:
+        return None
+    from meswitch.router.llm import LlmRouter
+
+    tags = TagRouter({*engine.experts, BASE})
+    domains = {tags.resolve(name): text for name, text in config.domains.items()}
+    return LlmRouter(config.model, domains=domains, threshold=config.threshold, fallback=tags.resolve(config.fallback))
+
+
+def _read_profiles(config: EngineConfig) -> Mapping[str, ExpertProfile]:
+    reader = ProfileReader(config.base)
+    profiles = {BASE: reader.read(config.base)}
+    for name, path in config.experts.items():
+        profiles[name] = reader.read(_companions(path) if config.weights == "delta" else path)
+    return profiles
+
+
+def _companions(path: Path) -> Path:
+    return open_delta(path, verify=False).tokenizer_dir
+
+
+def _delta_pool(
+    config: EngineConfig, architecture: Architecture, base_config: Any, executor: Executor, router_bytes: int
+) -> Pool:
+    identity = base_identity(config.base)
+    sources = {name: _delta_source(path, identity) for name, path in config.experts.items()}
+    base_bytes = whole_model_bytes(config.base, architecture)
+    left = config.memory_budget_bytes - base_bytes - router_bytes
+    largest = max(sources, key=lambda name: sources[name].nbytes, default=None)
+    needed = sources[largest].nbytes if largest is not None else 0
+    if left < needed:
+        expert = f" + expert {largest} {needed}" if largest is not None else ""
+        raise CapacityError(
+            f"memory_budget_bytes must hold router {router_bytes} + base {base_bytes}{expert} = "
+            f"{router_bytes + base_bytes + needed} bytes, got {config.memory_budget_bytes}; raise the budget"
+        )
+    base = read_whole_model(config.base, architecture=architecture, base_config=base_config)
+    return DeltaPool(base, sources, architecture=architecture, capacity_bytes=left, executor=executor)
+
+
+def _delta_source(path: Path, identity: str) -> Source[ExpertDelta]:
+    directory = open_delta(path, verify=False)
+    made_from = directory.manifest.base
+    if made_from.identity != identity:
+        raise BaseMismatchError(
+            f"{path} was made from base {made_from.name} ({made_from.identity}), the engine's base is {identity}; "
+            "use its own base or compress the expert again"
+        )
+    # the tensors are views of one arena as large as the file, so that is what they take
+    return Source(
+        nbytes=directory.read_bytes,
+        read_bytes=directory.read_bytes,
+        read=partial(load_expert, path, base_identity=identity),
+    )
+
+
+def _whole_pool(
+    config: EngineConfig, architecture: Architecture, base_config: Any, executor: Executor, router_bytes: int
+) -> Pool:
+    sources = {
+        name: _whole_source(path, architecture, base_config)
+        for name, path in {BASE: config.base, **config.experts}.items()
+    }
+    left = config.memory_budget_bytes - router_bytes
+    largest = max(sources, key=lambda name: sources[name].nbytes)
+    needed = sources[largest].nbytes
+    if left < needed:
+        raise CapacityError(
+            f"memory_budget_bytes must hold router {router_bytes} + whole model {largest} {needed} = "
+            f"{router_bytes + needed} bytes, got {config.memory_budget_bytes}; raise the budget"
+        )
+    return WholePool(sources, capacity_bytes=left, executor=executor)
+
+
+def _whole_source(path: Path, architecture: Architecture, base_config: Any) -> Source[WholeModel]:
+    check_compatible(base_config, read_config(path))
+    return Source(
+        nbytes=whole_model_bytes(path, architecture),
+        read_bytes=sum(file.stat().st_size for file in sorted(path.glob("*.safetensors"))),
+        read=partial(read_whole_model, path, architecture=architecture, base_config=base_config),
+    )
