@@ -73,7 +73,7 @@ def test_a_space_of_prompts_that_is_too_small_is_an_error() -> None:
 
 
 def test_an_answer_longer_than_the_output_is_an_error() -> None:
-    with pytest.raises(WorkloadError, match="output_length must hold every answer: task .* got 3"):
+    with pytest.raises(WorkloadError, match=r"output_length must hold every answer: task .* got 3"):
         made(dataclasses.replace(CONFIG, output_length=3))
 
 
