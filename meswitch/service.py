@@ -1,5 +1,7 @@
 """An engine in a process of its own, so that it shares no interpreter lock with whoever sends the requests."""
 
+from __future__ import annotations
+
 import contextlib
 import multiprocessing
 import queue
