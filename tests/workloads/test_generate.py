@@ -11,7 +11,7 @@ import pytest
 
 from workloads.arrivals import ArrivalConfig
 from workloads.errors import UnknownTaskError, WorkloadError
-from workloads.generate import MIXED_TASKS, MixConfig, generate_mixed
+from workloads.generate import MIXED_TASKS, MixConfig, generate_mixed, seeded_stream
 from workloads.locality import expected_switch_rate
 from workloads.popularity import PopularityConfig, expert_shares
 from workloads.tasks.base import Problem, Task, split_of
@@ -165,3 +165,8 @@ def test_the_bundled_recipe_runs_on_the_registered_tasks() -> None:
     _, requests = generate_mixed(MixConfig(tasks=MIXED_TASKS, requests=50))
     assert len(MIXED_TASKS) == 8
     assert {r.task for r in requests} <= set(MIXED_TASKS)
+
+
+def test_no_two_of_a_thousand_seeds_or_purposes_share_a_stream() -> None:
+    first_draws = {seeded_stream(seed, purpose).random() for seed in range(500) for purpose in ("one", "two")}
+    assert len(first_draws) == 1000
