@@ -123,7 +123,13 @@ def _events(request_id: str, start_ns: int, plan: FakePlan) -> list[Event]:
     routed_ns = start_ns + plan.route_ns
     ready_ns = routed_ns + plan.switch_ns
     events: list[Event] = [
-        Routed(request_id=request_id, at_ns=routed_ns, started_ns=start_ns, expert=plan.expert, confidence=None)
+        Routed(
+            request_id=request_id,
+            at_ns=routed_ns,
+            started_ns=start_ns,
+            expert=plan.expert,
+            confidence=1.0 if plan.route_ns else None,
+        )
     ]
     if plan.fails is not None:
         events.append(Failed(request_id=request_id, at_ns=ready_ns, error="FakeError", message=plan.fails))

@@ -1,0 +1,68 @@
+"""The `harness` command.
+
+Exit codes: 0 done, 1 usage or any other error, 2 the run is invalid, 3 an SLO was missed that `--require-slo` asks for,
+130 interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from harness.cli.environment import environment
+from harness.cli.quality import quality_app
+from harness.cli.report import report
+from harness.cli.run import run
+from harness.cli.selftest import selftest
+from harness.cli.trace import trace_app
+from harness.errors import HarnessError
+from meswitch.errors import MeswitchError
+from workloads.errors import WorkloadError
+
+__all__ = ["app", "main", "run_command"]
+
+INTERRUPTED = 130
+
+# newer versions of typer bring a click of their own: found this way, the base of its errors is right in either
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure the serving of many experts: replay traces, compare with swapping whole models, report.",
+)
+app.command()(run)
+app.command()(report)
+app.command()(selftest)
+app.command(name="env")(environment)
+app.add_typer(quality_app, name="quality")
+app.add_typer(trace_app, name="trace")
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """The exit code of `harness ARGUMENTS`. A user's or the world's mistake is one line on stderr."""
+    try:
+        code = app(args=list(arguments), standalone_mode=False, prog_name="harness")
+    except typer.Abort:
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("harness: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (HarnessError, MeswitchError, WorkloadError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or 'system'}: {error.strerror or error}")
+    except CommandLineError as error:
+        return _fail(str(getattr(error, "message", error)))
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Run the command line of this process and end it."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def _fail(message: str) -> int:
+    print(f"harness: {' '.join(message.split())}", file=sys.stderr)
+    return 1
