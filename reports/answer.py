@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from harness.summary import ArmSummary, Comparison, Estimate, Quantiles
 from reports.source import RunSource
 from reports.units import format_bytes, format_count, format_interval, format_rate, format_seconds, format_share
-from reports.verdict import Claim, claim_difference, claim_ratio
+from reports.verdict import Claim, claim_apart, claim_difference, claim_exact, claim_ratio
+from reports.weights import WORKING_PARTS, weight_parts, whole_models_bytes
 
-__all__ = ["Card", "Group", "Row", "answer_cards", "answer_line", "weight_parts", "whole_models_bytes"]
+__all__ = ["Card", "Group", "Row", "answer_cards"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One of the four answers: a headline figure, the groups behind it and a note."""
+    """One of the four answers: a headline figure, the groups behind it and a note.
+
+    Attributes:
+        legend: `(role, part, size)` of what the first bar consists of.
+    """
 
     key: str
     title: str
@@ -48,6 +53,7 @@ class Card:
     caption: str
     groups: tuple[Group, ...]
     note: str
+    legend: tuple[tuple[str, str, str], ...] = ()
 
 
 def answer_cards(source: RunSource) -> tuple[Card, ...]:
@@ -64,89 +70,61 @@ def answer_cards(source: RunSource) -> tuple[Card, ...]:
     )
 
 
-def answer_line(source: RunSource) -> str:
-    """The question with this run's names and numbers in it: the page's first sentence."""
-    count = source.expert_count
-    name = source.summary.family.get("name") or "unnamed family"
-    experts = "1 expert" if count == 1 else f"{count} experts"
-    if source.treatment is None:
-        return f"{name}: no arm ran"
-    if source.baseline is None:
-        return f"{name}: {experts} served by {source.treatment}, with no baseline beside it"
-    return f"{name}: {experts} served by {source.treatment}, against {source.baseline}"
-
-
-def whole_models_bytes(source: RunSource) -> int | None:
-    """What as many whole models as there are experts would take beside the same router.
-
-    `experts × bytes of one whole model + router`: by arithmetic, nobody loaded them. One whole model is as large as
-    the family says, or as the base, whose shape every expert has; `None` if neither is known.
-    """
-    arm = source.arm(source.treatment)
-    weights = (arm.weight_bytes if arm else None) or {}
-    model = source.manifest.family.get("model_bytes") or weights.get("base")
-    if not isinstance(model, int) or not source.expert_count:
-        return None
-    return source.expert_count * model + weights.get("router", 0)
-
-
-def weight_parts(arm: ArmSummary | None) -> dict[str, int]:
-    """Bytes by part of an arm's weights, in the order given, without the total."""
-    if arm is None or arm.weight_bytes is None:
-        return {}
-    return {part: size for part, size in arm.weight_bytes.items() if part != "total" and size}
-
-
 def _memory_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:
-    parts, count = weight_parts(arm), source.expert_count
-    total = sum(parts.values()) if parts else None
-    whole = whole_models_bytes(source)
-    others = weight_parts(baseline)
+    parts, whole = weight_parts(arm), whole_models_bytes(source)
+    kept = {part: size for part, size in parts.items() if part not in WORKING_PARTS}
+    count = f"{source.expert_count} whole models"
     bars: list[tuple[str, Mapping[str, int], str]] = [(source.treatment or "", parts, "treatment")]
     if whole is not None:
-        bars.append((f"{count} whole models", {"experts": whole}, "computed"))
+        bars.append((count, {"experts": whole}, "computed"))
     if baseline is not None:
-        bars.append((source.baseline or "", others, "baseline"))
+        bars.append((f"{source.baseline}, what fits", weight_parts(baseline), "baseline"))
     widest = max([sum(sizes.values()) for _, sizes, _ in bars] + [1])
-    rows = tuple(_memory_row(label, sizes, kind, widest) for label, sizes, kind in bars)
+    words = {"lower": f"less than {count}", "higher": f"more than {count}"}
+    claim = claim_exact(sum(parts.values()), whole, better="lower", **words)
+    groups = [Group(title="all weights held", rows=_memory_rows(bars, widest), claim=claim)]
+    if kept != parts:
+        rows = _memory_rows([(source.treatment or "", kept, "treatment")], widest)
+        kept_claim = claim_exact(sum(kept.values()), whole, better="lower", **words)
+        groups.append(Group(title="without the dense cache", rows=rows, claim=kept_claim))
     return Card(
         key="memory",
         title="Weight memory",
-        figure=format_bytes(total),
+        figure=format_bytes(sum(parts.values()) if parts else None),
         interval="",
-        caption=f"for {count} experts, base and router",
-        groups=(Group(title="", rows=rows, claim=_memory_claim(total, whole, count)),),
-        note=_memory_note(parts, arm, baseline),
+        caption=f"for {source.expert_count} experts, base and router; counted, not sampled",
+        groups=tuple(groups),
+        legend=tuple(
+            (_PART_ROLES.get(p, "baseline-2"), p.replace("_", " "), format_bytes(n)) for p, n in parts.items()
+        ),
+        note=_budget_note(arm, baseline),
     )
 
 
-def _memory_row(label: str, sizes: Mapping[str, int], kind: str, widest: int) -> Row:
-    roles = {"base": "treatment", "codes": "treatment-2", "dense_cache": "treatment-3"}
-    fallback = "baseline-2" if kind == "treatment" else "baseline"
-    segments = tuple((roles.get(part, fallback), size / widest) for part, size in sizes.items())
-    total = sum(sizes.values()) if sizes else None
-    return Row(label=label, value=format_bytes(total), interval="", segments=segments, kind=kind)
+_PART_ROLES = {"base": "treatment", "codes": "treatment-2", "dense_cache": "treatment-3"}
 
 
-def _memory_claim(total: int | None, whole: int | None, count: int) -> Claim:
-    """Bytes are counted, not sampled: the ratio has no interval and needs none."""
-    if not total or not whole:
-        return Claim(text="no comparison: the arms' bytes are not known", tone="neutral")
-    exact = Estimate(value=total / whole, low=total / whole, high=total / whole)
-    words = {"lower": f"less than {count} whole models", "higher": f"more than {count} whole models"}
-    if total == whole:
-        return Claim(text=f"as much as {count} whole models", tone="unclear")
-    claim = claim_ratio(exact, lower=words["lower"], higher=words["higher"], better="lower")
-    return Claim(text=claim.text.rsplit(" [", 1)[0], tone=claim.tone)
+def _memory_rows(bars: list[tuple[str, Mapping[str, int], str]], widest: int) -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            label=label,
+            value=format_bytes(sum(sizes.values()) if sizes else None),
+            interval="",
+            segments=tuple(
+                (_PART_ROLES.get(part, "baseline-2" if kind == "treatment" else "baseline"), size / widest)
+                for part, size in sizes.items()
+            ),
+            kind=kind,
+        )
+        for label, sizes, kind in bars
+    )
 
 
-def _memory_note(parts: Mapping[str, int], arm: ArmSummary, baseline: ArmSummary | None) -> str:
-    listed = " + ".join(f"{part.replace('_', ' ')} {format_bytes(size)}" for part, size in parts.items())
-    budgets = [figures.budget_bytes for figures in (arm, baseline) if figures is not None]
-    if None in budgets or not budgets:
-        return listed
-    same = "each arm may use" if len(set(budgets)) == 1 else "the arms may use"
-    return f"{listed}. Budget: {same} {' and '.join(dict.fromkeys(format_bytes(b) for b in budgets))}."
+def _budget_note(arm: ArmSummary, baseline: ArmSummary | None) -> str:
+    budgets = [format_bytes(figures.budget_bytes) for figures in (arm, baseline) if figures is not None]
+    if len(set(budgets)) == 1:
+        return f"Memory budget of every arm: {budgets[0]}."
+    return f"Memory budgets: {' and '.join(budgets)}."
 
 
 def _ttft_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:
@@ -210,16 +188,18 @@ def _missing_note(arm: ArmSummary, baseline: ArmSummary | None) -> str:
 
 
 def _switch_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:
-    pair = source.comparison
-    place, mine = _usual_source(arm)
-    named = [(f"{source.treatment}{place}", mine.p50 if mine else None, "treatment")]
+    place, p50 = _usual_switch(arm)
+    named = [(f"{source.treatment}{place}", p50, "treatment")]
+    claim = Claim(text="no baseline in this run", tone="neutral")
     if baseline is not None:
-        other_place, other = _usual_source(baseline)
-        named.append((f"{source.baseline}{other_place}", other.p50 if other else None, "baseline"))
-    claim = _speed_claim(source, pair.switch_p50 if pair else None)
-    if arm.switches == 0 or (baseline is not None and baseline.switches == 0):
-        claim = Claim(text="no comparison: an arm did not switch", tone="neutral")
-    p50 = mine.p50 if mine else None
+        other_place, other = _usual_switch(baseline)
+        named.append((f"{source.baseline}{other_place}", other, "baseline"))
+        claim = claim_apart(p50, other, lower="lower", higher="higher")
+        if 0 in (arm.switches, baseline.switches):
+            claim = Claim(text="no comparison: an arm did not switch", tone="neutral")
+    moved = Claim(text="", tone="neutral")
+    if baseline is not None:
+        moved = claim_exact(arm.moved_bytes, baseline.moved_bytes, lower="less", higher="more", better="lower")
     return Card(
         key="switch",
         title="Cost of a switch",
@@ -228,18 +208,18 @@ def _switch_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None
         caption="no request waited for a switch" if arm.switches == 0 else "median, decision to ready",
         groups=(
             Group(title="p50", rows=_seconds_rows(named), claim=claim),
-            Group(title="moved in the whole run", rows=_moved_rows(source, arm, baseline), claim=_moved_claim(pair)),
+            Group(title="moved in the whole run", rows=_moved_rows(source, arm, baseline), claim=moved),
         ),
         note=_switch_note(source, arm, baseline),
     )
 
 
-def _usual_source(arm: ArmSummary) -> tuple[str, Quantiles | None]:
-    """Where most of the arm's switches came from, as words, and how long those took."""
-    if not any(quantiles.n for quantiles in arm.switch_s.values()):
+def _usual_switch(arm: ArmSummary) -> tuple[str, Estimate | None]:
+    """Where most of the arm's switches came from, as words, and the median of those."""
+    place = max(arm.switch_s, key=lambda name: arm.switch_s[name].n, default=None)
+    if place is None or arm.switch_s[place].n == 0:
         return "", None
-    place = max(arm.switch_s, key=lambda name: arm.switch_s[name].n)
-    return f", from {place}", arm.switch_s[place]
+    return f", from {place}", arm.switch_s[place].p50
 
 
 def _moved_rows(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> tuple[Row, ...]:
@@ -257,14 +237,6 @@ def _moved_rows(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None)
         )
         for label, figures, kind in named
     )
-
-
-def _moved_claim(pair: Comparison | None) -> Claim:
-    if pair is None or not pair.moved_bytes:
-        return Claim(text="no comparison of bytes moved", tone="neutral")
-    exact = Estimate(value=pair.moved_bytes, low=pair.moved_bytes, high=pair.moved_bytes)
-    claim = claim_ratio(exact, lower="less", higher="more", better="lower")
-    return Claim(text=claim.text.rsplit(" [", 1)[0], tone=claim.tone)
 
 
 def _switch_note(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> str:
@@ -287,13 +259,20 @@ def _correct_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | Non
         title="Right answers",
         figure=format_share(_value(arm.accuracy)),
         interval=format_interval(arm.accuracy, "share"),
-        caption="of scheduled requests, as the task's verifier judges",
+        caption="of all requests, as the task's verifier judges",
         groups=(
             Group(title="all experts", rows=tuple(_share_row(*entry) for entry in named), claim=claim),
             _goodput_group(source, arm, baseline),
         ),
-        note=f"Router right: {format_share(_value(arm.router_accuracy))} of requests.",
+        note=_correct_note(arm, pair),
     )
+
+
+def _correct_note(arm: ArmSummary, pair: Comparison | None) -> str:
+    router = f"Router right: {format_share(_value(arm.router_accuracy))} of requests."
+    if pair is None or pair.equal_outputs is None:
+        return router
+    return f"{router} Same output in both arms: {format_share(pair.equal_outputs.value)} of those both answered."
 
 
 def _share_row(label: str, estimate: Estimate | None, kind: str) -> Row:

@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.records import SwitchRecord
-from reports.answer import weight_parts, whole_models_bytes
 from reports.figures import latency, memory, quality, svg, switching
 from reports.figures.theme import ROLES, arm_colours, drawing
 from reports.source import RunSource
 from reports.tables import confusion_table
-from reports.units import format_count, format_seconds, format_share
+from reports.units import format_bytes, format_count, format_seconds, format_share
+from reports.weights import weight_parts, whole_models_bytes
 
 __all__ = ["DrawnFigure", "Tables", "draw_figures"]
 
@@ -114,6 +114,14 @@ def _switch_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         caption="Distinct switches that any request waited for, by where the weights came from.",
         alt=f"Number of switches: {counts}.",
         draw=lambda: switching.draw_switch_times(tables.switches, arms=arms, treatment=treatment),
+    )
+    yield _Plan(
+        section="switching",
+        name="moved",
+        title="Bytes moved by switches",
+        caption="Added up over the run. A steep line keeps a disk or a bus busy.",
+        alt="; ".join(f"{arm}: {format_bytes(f.moved_bytes)}" for arm, f in source.summary.arms.items()) + ".",
+        draw=lambda: switching.draw_moved(tables.switches, arms=arms, treatment=treatment),
     )
     colours = arm_colours(arms, treatment)
     for i, arm in enumerate(arms):

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 
 import jinja2
 
-from reports.answer import answer_cards, answer_line
+from reports.answer import answer_cards
 from reports.catalogue import DrawnFigure
 from reports.definitions import DEFINITIONS
 from reports.figures.svg import css_variables
+from reports.headline import headline, subject
 from reports.rows import client_rows, expert_rows, metric_rows, provenance_rows
 from reports.source import RunSource
 from reports.tables import wrong_answers
@@ -64,7 +65,8 @@ def render_page(source: RunSource, figures: Sequence[DrawnFigure], downloads: Se
         summary=source.summary,
         manifest=source.manifest,
         verdict=run_verdict(source.summary),
-        title=answer_line(source),
+        headline=headline(source),
+        subject=subject(source),
         cards=answer_cards(source),
         figures=_by_section(figures),
         metrics=metric_rows(source),

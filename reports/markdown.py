@@ -1,6 +1,7 @@
 """The answer as a Markdown table, for a README or a pull request."""
 
-from reports.answer import Card, answer_cards, answer_line
+from reports.answer import Card, answer_cards
+from reports.headline import headline, subject
 from reports.source import RunSource
 from reports.verdict import run_verdict
 
@@ -11,7 +12,8 @@ def run_markdown(source: RunSource) -> str:
     """A heading line, one table row for each comparison, and the verdict with its reasons."""
     verdict = run_verdict(source.summary)
     head = ["", source.treatment or "arm", *([source.baseline] if source.baseline else []), "what it says"]
-    lines = [f"**{_escape(answer_line(source))}**", "", _line(head), _line(["---"] * len(head))]
+    lines = [f"**{_escape(headline(source))}**", "", _escape(subject(source)), ""]
+    lines += [_line(head), _line(["---"] * len(head))]
     for card in answer_cards(source):
         lines += _card_lines(card, with_baseline=source.baseline is not None)
     note = source.summary.family.get("note")

@@ -36,19 +36,20 @@ def format_number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if abs(value) >= 1e-4 else f"{value:.1e}"
 
 
-def format_seconds(value: float | None, unit: str | None = None) -> str:
-    """A duration in the unit that keeps it readable: µs, ms or s, or in the `unit` asked for."""
+def format_seconds(value: float | None, digits: int = 3) -> str:
+    """A duration in the unit that keeps it readable: µs, ms or s."""
     if value is None:
         return MISSING
-    unit = unit or seconds_unit(value)
-    return f"{format_number(value * _PER_SECOND[unit])} {unit}"
+    unit = seconds_unit(value)
+    return f"{format_number(value * _PER_SECOND[unit], digits)} {unit}"
 
 
 def seconds_unit(value: float) -> str:
     """The unit in which a duration of `value` seconds is between 1 and 1000, as far as there is one."""
-    if abs(value) >= 1 or value == 0:
+    # 999.9996 µs is a millisecond by any name: ticks of a log axis are that close
+    if abs(value) >= 1 - 1e-9 or value == 0:
         return "s"
-    return "ms" if abs(value) >= 1e-3 else "µs"
+    return "ms" if abs(value) >= 1e-3 - 1e-12 else "µs"
 
 
 def format_bytes(value: float | None) -> str:

@@ -10,47 +10,63 @@ from typing import Literal
 from harness.summary import Estimate, Summary
 from reports.units import format_factor, format_number
 
-__all__ = ["Claim", "Tone", "Verdict", "claim_difference", "claim_ratio", "run_verdict"]
+__all__ = [
+    "Claim",
+    "Tone",
+    "Verdict",
+    "claim_apart",
+    "claim_difference",
+    "claim_exact",
+    "claim_ratio",
+    "run_verdict",
+]
 
 Tone = Literal["better", "worse", "unclear", "neutral"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What two arms' figures allow to say, and whether that is good for the treatment."""
+    """What two arms' figures allow to say, and whether that is good for the treatment.
+
+    Attributes:
+        text: the claim with its interval.
+        amount: how large the difference is, such as `3.2×` or `1.9 points`; empty if none may be claimed.
+    """
 
     text: str
     tone: Tone
+    amount: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The first line of a report: one word, one sentence, and every reason."""
+    """The first line of a report: one word, one sentence, every reason, and notes that do not invalidate."""
 
-    status: Literal["valid", "invalid", "partial"]
+    status: Literal["valid", "invalid"]
     title: str
     text: str
     reasons: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def run_verdict(summary: Summary) -> Verdict:
-    """Invalid outranks partial: a run that proves itself wrong is not rescued by being short."""
-    if not summary.valid:
-        partial = " The run is also partial: it was interrupted." if summary.partial else ""
-        return Verdict(
-            status="invalid",
-            title="INVALID",
-            text=f"This run does not meet its own checks. Do not quote its numbers.{partial}",
-            reasons=summary.reasons,
-        )
-    if summary.partial:
-        return Verdict(
-            status="partial",
-            title="PARTIAL",
-            text="The run was interrupted. The numbers cover what had been recorded by then.",
-            reasons=summary.notes,
-        )
-    return Verdict(status="valid", title="VALID", text="Every check of this run passed.", reasons=summary.notes)
+    """Valid only if nothing speaks against it; a run that was cut short says so in its first word."""
+    partial = "The run was interrupted: its numbers cover what had been recorded by then."
+    if summary.valid and not summary.partial:
+        title, text = "VALID", "Every check of this run passed."
+    elif summary.valid:
+        title, text = "PARTIAL", partial
+    elif summary.partial:
+        title, text = "PARTIAL, INVALID", f"{partial} Do not quote them."
+    else:
+        title, text = "INVALID", "This run fails its own checks: do not quote its numbers."
+    return Verdict(
+        status="valid" if summary.valid and not summary.partial else "invalid",
+        title=title,
+        text=text,
+        reasons=summary.reasons,
+        notes=summary.notes,
+    )
 
 
 def claim_ratio(ratio: Estimate | None, *, lower: str, higher: str, better: Literal["lower", "higher"]) -> Claim:
@@ -69,30 +85,70 @@ def claim_ratio(ratio: Estimate | None, *, lower: str, higher: str, better: Lite
         return Claim(text=text, tone="unclear")
     is_lower = ratio.high < 1
     shown = _inverse(ratio) if is_lower else ratio
+    amount = format_factor(shown.value)
+    return Claim(
+        text=f"{amount} {lower if is_lower else higher} {_bounds(shown)}",
+        tone="better" if is_lower == (better == "lower") else "worse",
+        amount=amount,
+    )
+
+
+def claim_exact(
+    value: float | None, baseline: float | None, *, lower: str, higher: str, better: Literal["lower", "higher"]
+) -> Claim:
+    """What two counted figures say: nothing was sampled, so there is no interval and none is needed."""
+    if not value or not baseline:
+        return Claim(text="no comparison: one side is nothing or not known", tone="neutral")
+    is_lower = value < baseline
+    factor = baseline / value if is_lower else value / baseline
+    if value == baseline:
+        return Claim(text="the same number", tone="unclear")
+    amount = format_factor(factor)
     tone: Tone = "better" if is_lower == (better == "lower") else "worse"
-    return Claim(text=f"{format_factor(shown.value)} {lower if is_lower else higher} {_bounds(shown)}", tone=tone)
+    return Claim(text=f"{amount} {lower if is_lower else higher}", tone=tone, amount=amount)
+
+
+def claim_apart(value: Estimate | None, baseline: Estimate | None, *, lower: str, higher: str) -> Claim:
+    """What two unpaired estimates say, less being better: only intervals that lie apart allow a claim."""
+    if value is None or baseline is None or not value.value or not baseline.value:
+        return Claim(text="no comparison: one side has too few values", tone="neutral")
+    if _below(value, baseline) or _below(baseline, value):
+        claim = claim_exact(value.value, baseline.value, lower=lower, higher=higher, better="lower")
+        return Claim(text=f"{claim.text}, intervals apart", tone=claim.tone, amount=claim.amount)
+    known = None not in (value.low, value.high, baseline.low, baseline.high)
+    why = "intervals overlap" if known else "too few values for intervals"
+    return Claim(text=f"no significant difference: {why}", tone="unclear")
 
 
 def claim_difference(difference: Estimate | None) -> Claim:
     """What a difference of two shares (treatment − baseline) says, in percentage points; more is better."""
     if difference is None:
         return Claim(text="no comparison: no request was judged in both arms", tone="neutral")
-    value = f"{100 * difference.value:+.1f} points"
+    value = f"{_points(difference.value)} points"
     if difference.low is None or difference.high is None:
         return Claim(text=f"{value}, without an interval: no claim", tone="unclear")
-    bounds = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    bounds = f"[{_points(difference.low)}, {_points(difference.high)}]"
     if difference.low <= 0 <= difference.high:
         return Claim(text=f"no significant difference: {value} {bounds}", tone="unclear")
+    amount = f"{abs(100 * difference.value):.1f} points"
     if difference.value > 0:
-        return Claim(text=f"{value} {bounds}: more right answers", tone="better")
-    return Claim(text=f"{value} {bounds}: fewer right answers", tone="worse")
+        return Claim(text=f"{amount} more {bounds}", tone="better", amount=amount)
+    return Claim(text=f"{amount} fewer {bounds}", tone="worse", amount=amount)
+
+
+def _below(first: Estimate, second: Estimate) -> bool:
+    return first.high is not None and second.low is not None and first.high < second.low
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def _inverse(ratio: Estimate) -> Estimate:
-    """The ratio seen from the other side; only for ratios with both bounds above zero, else unbounded above."""
-    low = 1 / ratio.high if ratio.high else 0.0
+    """The ratio seen from the other side; a bound of zero has no inverse."""
+    low = 1 / ratio.high if ratio.high else None
     high = 1 / ratio.low if ratio.low else None
-    return Estimate(value=1 / ratio.value if ratio.value else low, low=low, high=high)
+    return Estimate(value=1 / ratio.value if ratio.value else (low or 1.0), low=low, high=high)
 
 
 def _bounds(estimate: Estimate) -> str:

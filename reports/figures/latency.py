@@ -44,7 +44,7 @@ def draw_latency_by_class(
     if present.empty:
         return None
     colours = arm_colours(arms, treatment)
-    figure, axes = new_figure(2.9)
+    figure, axes = new_figure(3.3)
     ax = axes[0, 0]
     handles = []
     for arm in arms:
@@ -90,4 +90,4 @@ def _finish(ax: Axes, label: str) -> None:
     ax.set_ylim(0, 1.02)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     ax.set_xlabel(f"{label} (log scale)")
-    ax.set_ylabel("share of scheduled requests")
+    ax.set_ylabel("share of requests")

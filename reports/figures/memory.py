@@ -8,7 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
+from reports.figures.grid import clip
 from reports.figures.theme import PART_COLOURS, ROLES, arm_colours, new_figure
 from reports.units import format_bytes
 
@@ -38,13 +40,11 @@ def draw_memory(bars: Sequence[MemoryBar], *, limits: Mapping[str, int]) -> Figu
     widest = max([sum(bar.parts.values()) for bar in bars] + list(limits.values())) / _MIB
     for i, bar in enumerate(bars):
         _draw_bar(ax, bar, i)
-        total = sum(bar.parts.values())
-        ax.text(total / _MIB + widest * 0.012, i, format_bytes(total), va="center", fontsize=9)
     for name, limit in limits.items():
         ax.axvline(limit / _MIB, color=ROLES["limit"][0], linewidth=1.2, linestyle=(0, (4, 2)), label=name)
-    ax.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    ax.set_yticks(range(len(bars)), [f"{clip(bar.label)}\n{format_bytes(sum(bar.parts.values()))}" for bar in bars])
     ax.set_ylim(len(bars) - 0.45, -0.55)
-    ax.set_xlim(0, widest * 1.2)
+    ax.set_xlim(0, widest * 1.03)
     ax.grid(visible=False, axis="y")
     ax.set_xlabel("weights in memory, MiB")
     _name_parts(ax, bars)
@@ -106,8 +106,9 @@ def draw_lanes(samples: pd.DataFrame, *, arms: Sequence[str], treatment: str | N
         for arm in reversed(arms):
             part = samples[(samples["arm"] == arm) & samples[lane.column].notna()]
             values = part[lane.column].to_numpy(dtype=float) * lane.scale
-            ax.plot(part["t_s"], values, color=colours[arm], linewidth=1.4, label=arm)
+            ax.plot(part["t_s"], values, color=colours[arm], linewidth=1.1, label=arm)
         ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         ax.set_ylabel(lane.label, fontsize=8.5)
     axes[-1, 0].set_xlabel("time since the arm's start, s")
     handles = axes[0, 0].get_legend_handles_labels()[0][::-1]

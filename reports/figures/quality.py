@@ -29,7 +29,9 @@ def draw_accuracy(experts: pd.DataFrame, *, arms: Sequence[str], treatment: str 
         ax.plot(share, lanes, _MARKERS[k % len(_MARKERS)], color=colours[arm], markersize=5, label=arm)
     ax.set_yticks(range(len(names)), [clip(name) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_xlim(-2, 102)
+    # a position, not a length: the axis may begin where the values do
+    floor = 10 * int(float(experts["accuracy_low"].min()) * 10)
+    ax.set_xlim(floor - 1, 101)
     ax.set_xlabel("right answers, % of scheduled requests [95 % interval]")
     ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
     return figure

@@ -14,8 +14,9 @@ from harness.records import NS_PER_S, RequestRecord, SwitchRecord
 from reports.figures.grid import clip, draw_counts
 from reports.figures.theme import CLASS_DASHES, ROLES, arm_colours, log_seconds, new_figure
 
-__all__ = ["FREE", "draw_evictions", "draw_switch_times", "draw_timeline", "residency_spans"]
+__all__ = ["FREE", "draw_evictions", "draw_moved", "draw_switch_times", "draw_timeline", "residency_spans"]
 
+MIB = 1024**2
 FREE = "(free)"
 """Stands for the expert evicted by a switch that evicted nobody."""
 
@@ -48,6 +49,29 @@ def draw_switch_times(
     ax.set_xlabel("switch time (log scale)")
     ax.set_ylabel("switches")
     ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=2, handlelength=2.6)
+    return figure
+
+
+def draw_moved(
+    switches: Mapping[str, Sequence[SwitchRecord]], *, arms: Sequence[str], treatment: str | None
+) -> Figure | None:
+    """Bytes moved by switches so far, over time, a line an arm; `None` without a switch."""
+    if not any(switches.get(arm) for arm in arms):
+        return None
+    colours = arm_colours(arms, treatment)
+    figure, axes = new_figure(2.9)
+    ax = axes[0, 0]
+    end_s = max(s.ready_ns for arm in arms for s in switches.get(arm, ())) / NS_PER_S
+    for arm in arms:
+        mine = switches.get(arm, ())
+        times = [0.0, *(s.ready_ns / NS_PER_S for s in mine), end_s]
+        moved = np.cumsum([0, *(s.moved_bytes for s in mine), 0]) / MIB
+        ax.plot(times, moved, drawstyle="steps-post", color=colours[arm], linewidth=1.8, label=arm)
+    ax.set_xlim(0, end_s)
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("time since the arm's start, s")
+    ax.set_ylabel("moved so far, MiB")
+    ax.legend(loc="upper left")
     return figure
 
 
@@ -90,7 +114,10 @@ def draw_timeline(
             span = [(switch.decided_ns / NS_PER_S, width)]
             ax.broken_barh(span, (lanes[switch.expert] - 0.36, 0.72), facecolor=colour, linewidth=0)
     times, heights = (np.array(column) for column in zip(*used, strict=True))
-    ax.vlines(times, heights - 0.22, heights + 0.22, color=ROLES["text"][0], linewidth=0.6)
+    # one broken line rather than a line a request: a tenth of the bytes
+    gaps = np.full(len(times), np.nan)
+    x, y = np.stack([times, times, gaps], axis=1), np.stack([heights - 0.2, heights + 0.2, gaps], axis=1)
+    ax.plot(x.ravel(), y.ravel(), color=ROLES["text"][0], linewidth=0.6, alpha=0.8)
     _finish_timeline(ax, experts, end_s, colour)
     return figure
 

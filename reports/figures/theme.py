@@ -90,7 +90,7 @@ def arm_colours(arms: Sequence[str], treatment: str | None) -> dict[str, str]:
 def drawing() -> Iterator[None]:
     """A scope in which figures are drawn in the house style; leaves matplotlib's own settings as they were."""
     text, muted, grid = (ROLES[role][0] for role in ("text", "muted", "grid"))
-    colours = {
+    colours: dict[str, Any] = {
         "text.color": text,
         "axes.labelcolor": text,
         "axes.titlecolor": text,
@@ -102,6 +102,8 @@ def drawing() -> Iterator[None]:
         "grid.color": grid,
         "axes.facecolor": "none",
         "figure.facecolor": "none",
+        "patch.edgecolor": "none",
+        "patch.force_edgecolor": False,
     }
     settings: dict[Any, Any] = {**_RC, **colours}
     with sns.axes_style("whitegrid"), matplotlib.rc_context(settings):
@@ -126,5 +128,5 @@ def log_seconds(ax: Axes) -> None:
     low, high = ax.get_xlim()
     subs = (1.0,) if high / low > 300 else (1.0, 2.0, 5.0)
     ax.xaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value, digits=1)))
     ax.xaxis.set_minor_formatter(NullFormatter())
