@@ -46,6 +46,10 @@ class Pair:
         """`blake3:<hex>` of the expert."""
         return self.expert.identity()
 
+    def identities(self) -> tuple[str, str]:
+        """Those of base and expert; the first call reads all weights, unless it is known from an earlier run."""
+        return self.base_identity, self.expert_identity
+
     def plan(self, codecs: Mapping[ParameterKind, Codec]) -> tuple[PlannedParameter, ...]:
         """What the delta will hold: see `plan_expert`."""
         return plan_expert(self.base, self.expert, self.architecture, base_tied=self.tied, codecs=codecs)

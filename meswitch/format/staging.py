@@ -15,7 +15,7 @@ from pathlib import Path
 
 from meswitch.errors import StorageError
 
-__all__ = ["partial_path", "publish", "recover", "remove_directory", "staged", "storage_errors"]
+__all__ = ["clear_directory", "partial_path", "publish", "recover", "remove_directory", "staged", "storage_errors"]
 
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
@@ -53,11 +53,11 @@ def staged(target: Path, *, resumable: bool = False) -> Iterator[Path]:
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         recover(target)
-        if not resumable:
-            remove_directory(partial)
         partial.mkdir(exist_ok=True)
         with _locked(partial):
             try:
+                if not resumable:
+                    clear_directory(partial)
                 yield partial
                 publish(partial, target)
             except KeyboardInterrupt:
@@ -97,6 +97,15 @@ def remove_directory(path: Path) -> None:
     """Delete a directory with all it holds; nothing if it is not there."""
     if path.exists():
         shutil.rmtree(path)
+
+
+def clear_directory(path: Path) -> None:
+    """Delete all that a directory holds."""
+    for child in path.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
 
 
 def _exchange(staged_dir: Path, target: Path) -> None:
@@ -144,7 +153,14 @@ def _locked(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as cause:
-            raise StorageError(f"{directory} is being written by another process; wait for it") from cause
+            raise _busy(directory) from cause
+        # the other process may have published the directory between our opening and locking it
+        if not directory.exists() or not os.path.samestat(os.fstat(descriptor), directory.stat()):
+            raise _busy(directory)
         yield
     finally:
         os.close(descriptor)
+
+
+def _busy(directory: Path) -> StorageError:
+    return StorageError(f"{directory} is being written by another process; wait until it has ended")

@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from meswitch.codecs.base import TensorSpec
 from meswitch.format.manifest import MANIFEST_FILE, FileRecord, Manifest, encode_manifest
+from meswitch.format.staging import clear_directory
 from meswitch.tensor_file import ALIGNMENT_BYTES, TensorFileWriter
 
 __all__ = ["JOURNAL_FILE", "TENSOR_FILE", "TOKENIZER_DIR", "DeltaWriter", "hash_file"]
@@ -55,8 +56,7 @@ class DeltaWriter:
             count = sum(len(self._plan[name]) for name in done)
             self._tensors.resume(count)
         else:
-            for leftover in (self.root / TENSOR_FILE, self._journal, self.root / MANIFEST_FILE):
-                leftover.unlink(missing_ok=True)
+            clear_directory(self.root)
             self._tensors.start()
         lines: list[object] = [{"key": self._key}, *done.values()]
         self._journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
