@@ -26,7 +26,7 @@ __all__ = ["trace_app"]
 trace_app = typer.Typer(no_args_is_help=True, help="Look at traces, check them, make them, import public ones.")
 
 TraceName = Annotated[str, typer.Argument(metavar="TRACE", help="A trace file, or the bare name of a bundled one.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write it [default: NAME.jsonl here].")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write it; if absent, NAME.jsonl here.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn; 0 is a seed.")]
 SwitchProbability = Annotated[
