@@ -1,0 +1,59 @@
+"""Greedy answers of a whole batch of prompts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from meswitch.families.pocket.forward import KeyValues, decode_step
+from meswitch.families.pocket.tokens import EOS, PAD, encode_prompt
+
+__all__ = ["greedy_answers", "next_token_logits"]
+
+
+def prefill(model: Any, prompts: Sequence[str], capacity: int) -> tuple[torch.Tensor, KeyValues, torch.Tensor]:
+    """Logits after each prompt `[B, vocabulary]`, the cache, and how many pads precede each prompt `[B]`."""
+    rows = [encode_prompt(prompt) for prompt in prompts]
+    width, device = max(map(len, rows)), model.lm_head.weight.device
+    ids = torch.tensor([[PAD] * (width - len(row)) + row for row in rows], device=device)
+    pads = torch.tensor([width - len(row) for row in rows], device=device)
+    config = model.config
+    size = config.hidden_size // config.num_attention_heads
+    shape = (config.num_hidden_layers, len(rows), config.num_key_value_heads, width + capacity, size)
+    cache = KeyValues(*(torch.zeros(shape, device=device, dtype=model.lm_head.weight.dtype) for _ in range(2)))
+    columns = torch.arange(width, device=device)
+    positions = (columns[None] - pads[:, None]).clamp(min=0)
+    # a pad sees itself, so that its softmax has something to sum over; nothing else sees a pad
+    visible = (columns[None, None] <= columns[None, :, None]) & (columns[None, None] >= pads[:, None, None])
+    visible |= torch.eye(width, dtype=torch.bool, device=device)[None]
+    return decode_step(model, ids, positions, cache, visible[:, None]), cache, pads
+
+
+@torch.no_grad()
+def next_token_logits(model: Any, prompts: Sequence[str]) -> torch.Tensor:
+    """Logits of the token that follows each prompt, `[B, vocabulary]` float32."""
+    return prefill(model, prompts, 0)[0].float()
+
+
+@torch.no_grad()
+def greedy_answers(model: Any, prompts: Sequence[str], *, max_tokens: int = 48) -> list[str]:
+    """The most likely answer to each prompt, byte by byte, up to `<eos>` or `max_tokens`."""
+    logits, cache, pads = prefill(model, prompts, max_tokens)
+    produced: list[torch.Tensor] = []
+    open_rows = torch.ones(len(prompts), dtype=torch.bool, device=logits.device)
+    for _ in range(max_tokens):
+        token = logits.argmax(dim=-1)
+        produced.append(torch.where(open_rows, token, EOS))
+        open_rows &= token != EOS
+        if not open_rows.any() or len(produced) == max_tokens:
+            break
+        columns = torch.arange(cache.used + 1, device=logits.device)
+        visible = (columns[None] >= pads[:, None])[:, None, None]
+        logits = decode_step(model, token[:, None], (cache.used - pads)[:, None], cache, visible)
+    return [text_of(row) for row in torch.stack(produced, dim=1).tolist()]
+
+
+def text_of(ids: Sequence[int]) -> str:
+    """The text of generated `ids`, up to the first special token."""
+    end = next((i for i, token in enumerate(ids) if token > 255), len(ids))
+    return bytes(ids[:end]).decode(errors="replace")
