@@ -200,6 +200,14 @@ def _quality_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         alt=f"All experts together: {accuracy}.",
         draw=lambda: quality.draw_accuracy(tables.experts, arms=source.arms, treatment=source.treatment),
     )
+    yield _Plan(
+        section="experts",
+        name="ttft-by-expert",
+        title="Time to first token by expert",
+        caption="Median of the requests that wanted each expert. Without a bar, too few requests for an interval.",
+        alt=f"All experts together: {_medians(source, 'ttft_s')}",
+        draw=lambda: quality.draw_ttft(tables.experts, arms=source.arms, treatment=source.treatment),
+    )
     for i, arm in enumerate(source.arms):
         router = source.summary.arms[arm].router_accuracy
         yield _Plan(

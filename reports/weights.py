@@ -1,6 +1,5 @@
 """Bytes of weights: what an arm holds, part by part, and what whole models would take."""
 
-
 from harness.summary import ArmSummary
 from reports.source import RunSource
 

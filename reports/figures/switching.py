@@ -106,7 +106,7 @@ def draw_timeline(
     for expert, spans in residency_spans(switches, end_s).items():
         if expert in lanes:
             widths = [(start, stop - start) for start, stop in spans]
-            ax.broken_barh(widths, (lanes[expert] - 0.36, 0.72), facecolor=colour, alpha=0.25, linewidth=0)
+            ax.broken_barh(widths, (lanes[expert] - 0.36, 0.72), facecolor=colour, alpha=0.32, linewidth=0)
     for switch in switches:
         if switch.expert in lanes:
             # a switch shorter than a pixel is drawn as one
@@ -131,7 +131,7 @@ def _finish_timeline(ax: Axes, experts: Sequence[str], end_s: float, colour: str
     handles = [
         Line2D([], [], color=ROLES["text"][0], marker="|", linestyle="none", markersize=8, label="request due"),
         Patch(facecolor=colour, label="switch"),
-        Patch(facecolor=colour, alpha=0.25, label="resident"),
+        Patch(facecolor=colour, alpha=0.32, label="resident"),
     ]
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, handlelength=1.4)
 

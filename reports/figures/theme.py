@@ -41,6 +41,7 @@ ROLES: Mapping[str, tuple[str, str]] = {
     "baseline": ("#868e99", "#8d96a3"),
     "baseline-2": ("#b3b9c2", "#5f6875"),
     "on-treatment": ("#fefefe", "#10151d"),
+    "on-baseline": ("#0f141b", "#10151d"),
     "limit": ("#c2370b", "#ff9a70"),
 }
 """Colour of each role: on a light page, on a dark one. Light colours are pairwise different."""
