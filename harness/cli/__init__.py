@@ -54,7 +54,9 @@ def run_command(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'system'}: {error.strerror or error}")
     except CommandLineError as error:
-        return _fail(str(getattr(error, "message", error)))
+        message = getattr(error, "format_message", error.__str__)()
+        # without arguments the help was printed, and nothing is left to say
+        return _fail(message) if message else 1
     return code if isinstance(code, int) else 0
 
 

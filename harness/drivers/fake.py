@@ -33,8 +33,8 @@ class FakePlan:
         expert: who answers.
         first_token_ns: from start to first token; gap_ns: between tokens.
         tokens: the text of each token.
-        route_ns, switch_ns: parts of the time to the first token, in this order; a switch makes the request `host` or
-            `disk` class by `source`.
+        route_ns, switch_ns: parts of the time to the first token, in this order; no route is the choice of a tag.
+        source: class of the request; `host` and `disk` wait for a switch.
         fails: end with this message instead of tokens; never_ends: no event after the first token.
     """
 
@@ -122,14 +122,9 @@ class FakeDriver:
 def _events(request_id: str, start_ns: int, plan: FakePlan) -> list[Event]:
     routed_ns = start_ns + plan.route_ns
     ready_ns = routed_ns + plan.switch_ns
+    confidence = 1.0 if plan.route_ns else None
     events: list[Event] = [
-        Routed(
-            request_id=request_id,
-            at_ns=routed_ns,
-            started_ns=start_ns,
-            expert=plan.expert,
-            confidence=1.0 if plan.route_ns else None,
-        )
+        Routed(request_id=request_id, at_ns=routed_ns, started_ns=start_ns, expert=plan.expert, confidence=confidence)
     ]
     if plan.fails is not None:
         events.append(Failed(request_id=request_id, at_ns=ready_ns, error="FakeError", message=plan.fails))

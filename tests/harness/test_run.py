@@ -1,0 +1,122 @@
+import pytest
+
+from harness.aggregation import rebuild_summary, summarise
+from harness.drivers.fake import FakeDriver, FakePlan
+from harness.errors import DriverError
+from harness.records import read_records
+from harness.run import Progress
+from workloads.trace import TraceRequest
+
+MS = 1_000_000
+
+
+def requests(n):
+    return [
+        TraceRequest(id=f"r{i}", t_ms=i * 10, prompt="p", expert="a", answer="ok", verifier="exact") for i in range(n)
+    ]
+
+
+def fast(request):
+    return FakePlan(expert="a", first_token_ns=10 * MS)
+
+
+def slow(request):
+    return FakePlan(expert="a", first_token_ns=40 * MS)
+
+
+def test_all_arms_replay_the_same_schedule_in_the_order_given(run_arms):
+    run, interrupted = run_arms(requests(30), {"second": fast, "first": slow})
+    records = read_records(run.requests)
+    assert not interrupted
+    assert [r.arm for r in records] == ["second"] * 30 + ["first"] * 30
+    assert [r.scheduled_ns for r in records[:30]] == [r.scheduled_ns for r in records[30:]]
+    manifest = run.read_manifest()
+    assert manifest.status == "complete"
+    assert [(arm.name, arm.order) for arm in manifest.arms] == [("second", 0), ("first", 1)]
+
+
+def test_the_summary_is_rebuilt_from_the_records_byte_for_byte(run_arms, make_stats):
+    run, _ = run_arms(requests(400), {"meswitch": fast, "full-swap-disk": slow}, stats=make_stats(base=1))
+    rebuild_summary(run.path)
+    first = run.summary.read_bytes()
+    run.summary.unlink()
+    rebuild_summary(run.path)
+    assert run.summary.read_bytes() == first
+
+
+def test_the_comparison_pairs_requests(run_arms, make_stats):
+    run, _ = run_arms(requests(400), {"meswitch": fast, "full-swap-disk": slow}, stats=make_stats(base=1))
+    comparison = summarise(run.path).comparison[0]
+    assert (comparison.arm, comparison.baseline, comparison.pairs) == ("meswitch", "full-swap-disk", 400)
+    # 10 ms against 40 ms, always
+    assert comparison.ttft_p50.value == pytest.approx(0.25)
+    assert comparison.ttft_p50.low == pytest.approx(0.25)
+    assert comparison.weight_bytes == 1
+    assert comparison.accuracy_difference.value == 0
+    assert comparison.equal_outputs.value == 1
+
+
+def test_warm_up_requests_are_answered_and_not_recorded(run_arms):
+    seen = []
+
+    def plan(request):
+        seen.append(request.request_id)
+        return FakePlan()
+
+    run, _ = run_arms(requests(4), {"fake": plan}, warm_up=2)
+    assert seen == ["warm-up-0", "warm-up-1", "r0", "r1", "r2", "r3"]
+    assert len(read_records(run.requests)) == 4
+    assert run.read_manifest().arms[0].warm_up_requests == 2
+
+
+def test_a_run_that_fails_before_its_first_request_leaves_nothing_behind(run_arms, tmp_path):
+    with pytest.raises(DriverError, match="the warm-up request failed: FakeError: no such expert"):
+        run_arms(requests(4), {"fake": lambda r: FakePlan(fails="no such expert")}, warm_up=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def interrupt_after(n):
+    seen = []
+
+    def on_record(record):
+        seen.append(record)
+        if len(seen) == n:
+            raise KeyboardInterrupt
+
+    return Progress(on_record=on_record)
+
+
+def test_an_interrupted_run_is_kept_readable_and_marked_partial(run_arms):
+    run, interrupted = run_arms(requests(50), {"fake": fast}, progress=interrupt_after(20))
+    assert interrupted
+    summary = summarise(run.path)
+    assert summary.partial
+    assert not summary.valid
+    assert summary.reasons[0].startswith("the run is partial")
+    assert summary.arms["fake"].requests.ok == 20
+    # what was in flight when the user stopped says nothing about the system
+    assert summary.arms["fake"].accuracy.value == 1.0
+
+
+def test_a_run_interrupted_in_its_second_arm_keeps_the_first(run_arms):
+    run, _ = run_arms(requests(50), {"one": fast, "two": slow}, progress=interrupt_after(60))
+    summary = summarise(run.path)
+    assert summary.arms["one"].requests.ok == 50
+    assert summary.arms["two"].requests.ok == 10
+
+
+def test_a_run_interrupted_before_its_first_record_leaves_nothing_behind(run_arms, tmp_path, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeDriver, "start", interrupted)
+    _, was_interrupted = run_arms(requests(5), {"fake": fast})
+    assert was_interrupted
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torn_last_record_is_left_out(run_arms):
+    run, _ = run_arms(requests(5), {"fake": fast})
+    whole = run.requests.read_bytes()
+    run.requests.write_bytes(whole[:-10])
+    assert len(read_records(run.requests)) == 4

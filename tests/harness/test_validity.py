@@ -1,0 +1,130 @@
+import pytest
+
+from harness.aggregation import summarise
+from harness.drivers.fake import FakePlan
+from harness.loadgen import LoadLimits
+from harness.results import ArmManifest
+from harness.telemetry import Sample
+from harness.validity import ValidityLimits, arm_reasons
+from meswitch.core import Finished
+from workloads.trace import TraceRequest
+
+MS = 1_000_000
+
+
+def every(gap_ms, n):
+    return [TraceRequest(id=f"r{i}", t_ms=i * gap_ms, prompt="p", expert="a") for i in range(n)]
+
+
+def quick(request):
+    return FakePlan(expert="a")
+
+
+def test_a_run_against_an_idle_client_is_valid(run_arms):
+    run, _ = run_arms(every(10, 50), {"fake": quick})
+    assert summarise(run.path).valid
+
+
+def test_a_run_whose_client_was_overloaded_is_invalid(run_arms):
+    # 10 ms between requests, and the client loses 30 ms on each send
+    run, _ = run_arms(every(10, 50), {"fake": quick}, busy_ns=30 * MS)
+    summary = summarise(run.path)
+    assert not summary.valid
+    assert any("send lag p99" in reason for reason in summary.reasons)
+    assert any("delivered load" in reason for reason in summary.reasons)
+
+
+def test_a_slow_system_is_not_an_overloaded_client(run_arms):
+    run, _ = run_arms(every(10, 50), {"fake": lambda r: FakePlan(first_token_ns=500 * MS)}, serial=True)
+    assert summarise(run.path).valid
+
+
+def test_unfinished_requests_make_the_run_invalid(run_arms):
+    def plan(request):
+        return FakePlan(never_ends=request.request_id == "r3")
+
+    run, _ = run_arms(every(10, 5), {"fake": plan}, limits=LoadLimits(drain_s=2))
+    summary = summarise(run.path)
+    assert summary.arms["fake"].requests.timeout == 1
+    assert summary.reasons == ("fake: 1 requests were not finished within the drain limit",)
+
+
+def test_differing_token_counts_make_the_run_invalid(run_arms, monkeypatch):
+    def miscount(**values):
+        return Finished(**{**values, "output_tokens": values["output_tokens"] + 1})
+
+    monkeypatch.setattr("harness.drivers.fake.Finished", miscount)
+    monkeypatch.setattr("harness.flight.Finished", Finished)
+    run, _ = run_arms(every(10, 2), {"fake": quick})
+    reasons = summarise(run.path).reasons
+    assert len(reasons) == 1
+    assert "token counts of 2 requests differ" in reasons[0]
+    assert "2 received, 3 reported" in reasons[0]
+
+
+def test_a_run_without_one_answer_is_invalid(run_arms):
+    run, _ = run_arms(every(10, 2), {"fake": lambda r: FakePlan(fails="broken")})
+    assert summarise(run.path).reasons == ("fake: no request was answered",)
+
+
+@pytest.fixture
+def steady(run_arms):
+    """200 requests, 10 ms apart, 20 ms each: two in flight at any time, up to the edges."""
+    run, _ = run_arms(every(10, 200), {"fake": lambda r: FakePlan(first_token_ns=10 * MS, gap_ns=10 * MS)})
+    from harness.records import read_records
+
+    records = read_records(run.requests)
+    return records, summarise(run.path).arms["fake"], run.read_manifest().arms[0]
+
+
+def sampled(in_flight, **fields):
+    return [Sample(t_ns=i * 20 * MS, arm="fake", in_flight=in_flight, **fields) for i in range(100)]
+
+
+def reasons(steady, samples, limits=None):
+    records, summary, manifest = steady
+    return arm_reasons(summary, records, samples, manifest, scheduled=200, limits=limits)
+
+
+def test_littles_law_holds_where_the_samples_agree_with_the_stamps(steady):
+    # 200 requests of 20 ms in 2.01 s: 1.99 in flight
+    assert reasons(steady, sampled(2)) == []
+
+
+def test_littles_law_off_by_more_than_five_percent_is_a_reason(steady):
+    found = reasons(steady, sampled(3))
+    assert len(found) == 1
+    # 3 / (200 * 0.02 / 2.01) - 1
+    assert "Little's law is off by +50.8%" in found[0]
+
+
+def test_littles_law_is_not_checked_with_few_requests(steady):
+    assert reasons(steady, sampled(3), ValidityLimits(littles_law_requests=201)) == []
+
+
+def test_littles_law_is_not_checked_where_sampling_alone_explains_it(steady):
+    noisy = [Sample(t_ns=i * 20 * MS, arm="fake", in_flight=(0, 6)[i % 2]) for i in range(100)]
+    assert reasons(steady, noisy) == []
+
+
+def test_a_busy_processor_of_the_client_is_a_reason(steady):
+    records, summary, manifest = steady
+    from dataclasses import replace
+
+    busy = replace(summary, client=replace(summary.client, cpu_share=0.9))
+    found = arm_reasons(busy, records, [], manifest, scheduled=200)
+    assert found == ["fake: the client was overloaded: client CPU 90.0 % of a core, limit 70 % of a core"]
+
+
+def test_a_late_send_loop_is_a_reason(steady):
+    found = reasons(steady, sampled(2, loop_lag_ns=80 * MS))
+    assert found == ["fake: the client was overloaded: send loop lag p99 80.0 ms, limit 50 ms"]
+
+
+def test_a_system_that_stopped_is_a_reason(steady):
+    records, summary, manifest = steady
+    from dataclasses import replace
+
+    assert isinstance(manifest, ArmManifest)
+    found = arm_reasons(summary, records, [], replace(manifest, stopped="EngineError: gone"), scheduled=200)
+    assert found == ["fake: the system stopped: EngineError: gone"]
