@@ -1,0 +1,135 @@
+from dataclasses import dataclass
+
+import pytest
+
+from meswitch.core import Residency
+from meswitch.errors import CapacityError, DeltaFormatError, EngineError, StorageError
+from meswitch.store import ExpertStore, Loaded, LoadFailed, Source
+from tests.meswitch.serving_models import HeldExecutor, InlineExecutor
+
+
+@dataclass
+class Weights:
+    name: str
+    nbytes: int = 10
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        self.now_ns += 1
+        return self.now_ns
+
+
+def source(name: str, nbytes: int = 10, held_bytes: int = 10) -> Source[Weights]:
+    return Source(nbytes=nbytes, read_bytes=7, read=lambda: Weights(name, held_bytes))
+
+
+def broken(error: Exception) -> Source[Weights]:
+    def read() -> Weights:
+        raise error
+
+    return Source(nbytes=10, read_bytes=7, read=read)
+
+
+def store(executor: object = None, capacity_bytes: int = 20, **sources: Source[Weights]) -> ExpertStore[Weights]:
+    chosen = sources or {name: source(name) for name in "abc"}
+    return ExpertStore(chosen, capacity_bytes=capacity_bytes, executor=executor or InlineExecutor(), clock_ns=Clock())
+
+
+def load(held: ExpertStore[Weights], name: str) -> Loaded | LoadFailed:
+    assert held.request(name)
+    (ended,) = held.poll()
+    held.check_integrity()
+    return ended
+
+
+def test_an_expert_is_resident_only_after_it_was_read() -> None:
+    executor = HeldExecutor()
+    held = store(executor)
+    assert held.request("a")
+    assert list(held.resident) == []
+    assert list(held.loading) == ["a"]
+    assert held.poll() == []
+    held.check_integrity()
+    executor.release()
+    assert isinstance(held.poll()[0], Loaded)
+    assert list(held.resident) == ["a"]
+    assert list(held.loading) == []
+
+
+def test_a_switch_says_when_from_where_how_much_and_who_had_to_go() -> None:
+    held = store(capacity_bytes=10)
+    load(held, "a")
+    ended = load(held, "b")
+    assert isinstance(ended, Loaded)
+    span = ended.span
+    assert (span.expert, span.source, span.moved_bytes, span.evicted) == ("b", Residency.DISK, 7, ("a",))
+    assert span.decided_ns < span.ready_ns
+    assert held.counters == {"switches": 2, "evictions": 1, "moved_bytes": 14}
+
+
+def test_asking_again_for_what_is_there_or_coming_reads_nothing() -> None:
+    executor = HeldExecutor()
+    held = store(executor)
+    assert held.request("a")
+    assert held.request("a")
+    executor.release()
+    assert len(held.poll()) == 1
+    assert held.request("a")
+    assert held.poll() == []
+
+
+def test_a_leased_expert_is_not_evicted() -> None:
+    held = store(capacity_bytes=10)
+    load(held, "a")
+    assert held.lease("a") == Weights("a")
+    assert not held.request("b")
+    held.release("a")
+    assert held.request("b")
+
+
+def test_what_is_being_read_is_not_evicted_before_it_was_used() -> None:
+    held = store(HeldExecutor(), capacity_bytes=10)
+    assert held.request("a")
+    assert not held.request("b")
+
+
+def test_a_damaged_file_fails_its_switch_and_frees_its_room() -> None:
+    held = store(capacity_bytes=10, a=broken(DeltaFormatError("a is damaged")), b=source("b"))
+    ended = load(held, "a")
+    assert isinstance(ended, LoadFailed)
+    assert ended.expert == "a"
+    assert isinstance(ended.error, DeltaFormatError)
+    assert list(held.resident) == []
+    assert isinstance(load(held, "b"), Loaded)
+    assert held.counters["switches"] == 1
+
+
+def test_a_vanished_file_is_a_named_error() -> None:
+    ended = load(store(a=broken(FileNotFoundError("gone"))), "a")
+    assert isinstance(ended, LoadFailed)
+    assert isinstance(ended.error, StorageError)
+    assert "a cannot be read: gone" in str(ended.error)
+
+
+def test_weights_that_outgrow_their_booking_are_refused() -> None:
+    ended = load(store(a=source("a", nbytes=10, held_bytes=11)), "a")
+    assert isinstance(ended, LoadFailed)
+    assert "must not grow" in str(ended.error)
+
+
+def test_an_expert_larger_than_the_capacity_is_refused_at_once() -> None:
+    with pytest.raises(CapacityError, match="a takes 21 bytes, 20 are left"):
+        store(a=source("a", nbytes=21))
+
+
+def test_integrity_notices_weights_that_changed_size() -> None:
+    held = store()
+    load(held, "a")
+    weights = held.lease("a")
+    weights.nbytes = 99
+    with pytest.raises(EngineError, match="a holds 99 bytes, 10 were booked"):
+        held.check_integrity()
