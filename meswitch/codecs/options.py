@@ -6,7 +6,8 @@ A spec is `name` or `name:option=value,option=value`, such as `salient:bits=2,ch
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 from meswitch.codecs.base import OptionValue
 from meswitch.errors import CodecOptionError, UnknownCodecError
@@ -86,12 +87,10 @@ def _typed(codec: str, key: str, value: OptionValue, kind: type) -> OptionValue:
         return value
     if kind is bool and value in ("true", "false"):
         return value == "true"
+    if kind is float and type(value) is int:
+        return float(value)
     if kind in (int, float) and isinstance(value, str):
-        try:
-            number: int | float = kind(value)
-        except ValueError:
-            pass
-        else:
-            return number
+        with suppress(ValueError):
+            return cast(OptionValue, kind(value))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     raise CodecOptionError(f"codec {codec}: {key} must be {words[kind]}, got {value!r}")

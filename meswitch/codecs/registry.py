@@ -4,8 +4,9 @@ Another package adds a codec by an entry point of the group `meswitch.codecs` th
 methods of `Codec`; its fields are the options, each with a default. Built-in names cannot be taken.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 import torch
@@ -68,9 +69,16 @@ def _codec_class(name: str) -> type[Any]:
         return _BUILT_IN[name]
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name == name:
-            try:
-                return cast(type[Any], point.load())
-            except (ImportError, AttributeError) as error:
-                raise UnknownCodecError(f"codec {name} of {point.value} cannot be loaded: {error}") from error
+            return _loaded(point)
     names = codec_names()
     raise UnknownCodecError(f"no codec is called {name!r}{closest(name, names)}; there are {', '.join(names)}")
+
+
+def _loaded(point: EntryPoint) -> type[Any]:
+    try:
+        codec = point.load()
+    except Exception as error:  # another package's import may raise anything
+        raise UnknownCodecError(f"codec {point.name} of {point.value} cannot be loaded: {error}") from error
+    if not (isinstance(codec, type) and dataclasses.is_dataclass(codec)):
+        raise UnknownCodecError(f"codec {point.name} must be a dataclass, got {point.value}: {codec!r}")
+    return codec

@@ -57,6 +57,15 @@ def test_least_squares_is_as_good_as_the_best_of_a_fine_grid(bits, kind):
     assert float(got.mean()) <= 1.01 * float(best.mean()) + 1e-12
 
 
+@pytest.mark.parametrize("kind", ["normal", "heavy", "outliers"])
+def test_least_squares_ends_where_no_level_changes_any_more(kind):
+    delta = deltas_of_several_kinds()[kind]
+    levels, step = quantise_rows(delta, bits=2, rule="mse")
+    moved = levels != nearest_levels(delta / step.unsqueeze(1), 2)
+    # one element may lie on an edge
+    assert int(moved.sum()) <= 1
+
+
 @pytest.mark.parametrize("kind", deltas_of_several_kinds())
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_least_squares_is_never_worse_than_absmax(bits, kind):

@@ -38,13 +38,12 @@ def installed(monkeypatch):
     points = [
         EntryPoint("constant", f"{__name__}:Constant", "meswitch.codecs"),
         EntryPoint("broken", "no_such_module:Codec", "meswitch.codecs"),
+        EntryPoint("function", "math:sqrt", "meswitch.codecs"),
     ]
-    monkeypatch.setattr(EntryPoint, "load", lambda point: Constant if point.name == "constant" else _missing())
+    load = EntryPoint.load
+    # test modules have no importable name
+    monkeypatch.setattr(EntryPoint, "load", lambda point: Constant if point.name == "constant" else load(point))
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "meswitch.codecs" else [])
-
-
-def _missing():
-    raise ImportError("No module named 'no_such_module'")
 
 
 def test_the_built_in_names_are_sorted():
@@ -70,7 +69,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_closest():
 
 @pytest.mark.usefixtures("installed")
 def test_a_codec_of_another_package_is_found():
-    assert codec_names() == ("bitdelta", "broken", "constant", "dense", "rtn", "salient")
+    assert codec_names() == ("bitdelta", "broken", "constant", "dense", "function", "rtn", "salient")
     compressed = parse_codec("constant:value=0.5").compress(torch.zeros(2, 3))
     assert decompress(compressed).tolist() == [[0.5] * 3] * 2
 
@@ -79,6 +78,19 @@ def test_a_codec_of_another_package_is_found():
 def test_a_codec_whose_package_is_broken_is_named():
     with pytest.raises(UnknownCodecError, match="codec broken of no_such_module:Codec cannot be loaded: No module"):
         parse_codec("broken")
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_entry_point_that_is_no_dataclass_is_refused():
+    with pytest.raises(UnknownCodecError, match="codec function must be a dataclass, got math:sqrt"):
+        parse_codec("function")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_whole_number_is_a_number():
+    assert get_codec("constant", {"value": 2}) == Constant(value=2.0)
+    with pytest.raises(CodecOptionError, match="codec constant: value must be a number, got 'much'"):
+        parse_codec("constant:value=much")
 
 
 def test_decompress_finds_the_codec_by_its_name():
