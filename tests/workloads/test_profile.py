@@ -31,7 +31,7 @@ def test_a_small_trace_has_the_numbers_that_arithmetic_gives() -> None:
     assert profile.switch_rate == 0.75
     assert profile.experts == {"a": 3, "b": 1, "c": 1}
     # {a}, {b, c}, {a}
-    assert profile.working_set == Spread(mean=pytest.approx(4 / 3), p50=1, p90=2, max=2)
+    assert profile.working_set == Spread(mean=4 / 3, p50=1, p90=2, max=2)
     # a after a: 0 others; the last a after b and c: 2
     assert profile.reuse_distance == Spread(mean=1.0, p50=0, p90=2, max=2)
     assert profile.prompt_chars == Spread(mean=3.0, p50=3, p90=3, max=3)
