@@ -50,10 +50,10 @@ def build_report(run_dir: Path) -> Path:
         experts=experts_table(source.summary),
     )
     texts = {name: to_csv(table) for name, table in _all_tables(source, tables).items()}
-    (run_dir / "tables").mkdir(exist_ok=True)
+    folder = _emptied(run_dir / "tables")
     for name, text in texts.items():
-        _replace(run_dir / "tables" / f"{name}.csv", text)
-    figures = draw_figures(source, tables, run_dir / "figures")
+        _replace(folder / f"{name}.csv", text)
+    figures = draw_figures(source, tables, _emptied(run_dir / "figures"))
     downloads = [make_download(f"{name}.csv", _LABELS.get(name, name), text) for name, text in texts.items()]
     _replace(run_dir / "report.md", run_markdown(source))
     page = run_dir / "report.html"
@@ -72,6 +72,15 @@ def _all_tables(source: RunSource, tables: Tables) -> dict[str, pd.DataFrame]:
     for i, arm in enumerate(source.arms):
         named[f"routing-{i}"] = confusion_table(source.records, arm)
     return named
+
+
+def _emptied(folder: Path) -> Path:
+    """`folder` without the files of an earlier build, which this one may have no data for."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.suffix in {".csv", ".png", ".svg"}:
+            path.unlink()
+    return folder
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +112,6 @@ def failed(record: RequestRecord) -> RequestRecord:
     )
 
 
-def without_switch(record: RequestRecord) -> RequestRecord:
-    """The same request, had its expert been resident."""
-    return replace(record, switch=None, residency="resident")
-
-
 def arm_manifest(arm: str, order: int, experts: Sequence[str]) -> ArmManifest:
     """An arm as the harness writes it."""
     stats: dict[str, Any] = {"switches": 0, "evictions": 0, "moved_bytes": 0}
@@ -209,3 +203,15 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return write_run(tmp_path / name, records, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write() -> Callable[..., Path]:
+    """`write_run`, for fixtures that outlive a test."""
+    return write_run
+
+
+@pytest.fixture(scope="session")
+def fail() -> Callable[[RequestRecord], RequestRecord]:
+    """`failed`: a request as the engine would have refused it."""
+    return failed
