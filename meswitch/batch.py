@@ -59,10 +59,11 @@ class Batch:
         row.token = row.sampler.choose(logits[0])
         return row.token
 
-    def remove(self, row: Row) -> None:
-        """Take `row` out; its slot is free at once."""
-        self._rows.remove(row)
-        self._settled = False
+    def discard(self, row: Row) -> None:
+        """Take `row` out if it is in; its slot is free at once."""
+        if row in self._rows:
+            self._rows.remove(row)
+            self._settled = False
 
     def settle(self) -> None:
         """Sort rows and slots by expert and bind the model to them, if rows came or went. Bound weights stay alive."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import blake3
+from jinja2 import TemplateError
 
 from meswitch.checkpoint import COMPANION_FILES, read_json
 from meswitch.core import GenerationRequest
@@ -44,9 +45,11 @@ class ExpertProfile:
             return tuple(self.tokenizer(request.prompt)["input_ids"])
         if not self.tokenizer.chat_template:
             raise CheckpointError("messages need a chat template, and this expert has none; send a prompt")
-        rendered = self.tokenizer.apply_chat_template(
-            [dict(message) for message in request.messages or ()], tokenize=False, add_generation_prompt=True
-        )
+        messages = [dict(message) for message in request.messages or ()]
+        try:
+            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as cause:
+            raise CheckpointError(f"the expert's chat template refuses these messages: {cause}") from cause
         # a template writes its special tokens itself
         return tuple(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 

@@ -270,6 +270,7 @@ class SwitchEngine:
         )
         self._by_row[live.row] = live
         try:
+            _check_vocabulary(live, live.row.weights.vocabulary)
             token = self._batch.add(live.row, live.token_ids)
         except MeswitchError as error:
             self._fail(live, error)
@@ -318,7 +319,16 @@ class SwitchEngine:
     def _forget(self, live: _Live) -> None:
         del self._live[live.request.request_id]
         if live.row is not None:
-            del self._by_row[live.row]
-            self._batch.remove(live.row)
+            self._by_row.pop(live.row, None)
+            self._batch.discard(live.row)
             self._pool.release(live.expert)
             live.row = None
+
+
+def _check_vocabulary(live: _Live, vocabulary: int) -> None:
+    low, high = min(live.token_ids), max(live.token_ids)
+    if low < 0 or high >= vocabulary:
+        raise CheckpointError(
+            f"tokens of {live.expert} must be at least 0 and below its vocabulary, {vocabulary}, "
+            f"got {low if low < 0 else high}"
+        )
