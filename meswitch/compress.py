@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -13,68 +14,19 @@ from meswitch.architecture import ParameterKind
 from meswitch.calibration_file import Calibration, collect_statistics
 from meswitch.checkpoint import CONFIG_FILE
 from meswitch.codecs import Codec, format_spec, parse_codec
+from meswitch.compress_config import CompressConfig
 from meswitch.description import describe_expert
 from meswitch.errors import ExpertNameError
 from meswitch.expert_source import ExpertSource
 from meswitch.format.manifest import MANIFEST_FILE, Manifest
-from meswitch.format.staging import recover, remove_directory, staged
+from meswitch.format.staging import recover, remove_directory, staged, storage_errors
 from meswitch.format.writer import TOKENIZER_DIR, DeltaWriter
 from meswitch.names import check_name
 from meswitch.pair import Pair, open_pair
 from meswitch.parentage import check_parent, delta_and_norms, sample_norms
 from meswitch.plan import EXACT_LOCAL, ROWS_LOCAL, PlannedParameter, tensor_name
 
-__all__ = [
-    "DEFAULT_EMBEDDING",
-    "DEFAULT_HEAD",
-    "DEFAULT_LINEAR",
-    "CompressConfig",
-    "CompressProgress",
-    "compress_expert",
-]
-
-DEFAULT_LINEAR = "salient:bits=2,channels=8,step=unbiased"
-DEFAULT_EMBEDDING = "rtn:bits=8,step=mse"
-DEFAULT_HEAD = "rtn:bits=8,step=mse"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompressConfig:
-    """What to compress, and how.
-
-    Attributes:
-        base: checkpoint directory of the base.
-        expert: checkpoint directory of a full fine-tune, or a PEFT LoRA adapter directory.
-        output: the delta directory to make.
-        name: what the expert will be called.
-        linear, embedding, head: codec specs, such as `rtn:bits=4`.
-        calibration: texts that decide which channels are salient; `None` decides by weight error alone.
-        force: compress although the expert is too far from the base to descend from it.
-        replace: put the new delta in the place of one that is there.
-    """
-
-    base: Path
-    expert: Path
-    output: Path
-    name: str
-    linear: str = DEFAULT_LINEAR
-    embedding: str = DEFAULT_EMBEDDING
-    head: str = DEFAULT_HEAD
-    calibration: Path | None = None
-    force: bool = False
-    replace: bool = False
-
-    def codecs(self) -> dict[ParameterKind, Codec]:
-        """The codec of each group.
-
-        Raises:
-            UnknownCodecError, CodecOptionError: a spec is not one of a codec.
-        """
-        return {
-            ParameterKind.LINEAR: parse_codec(self.linear),
-            ParameterKind.EMBEDDING: parse_codec(self.embedding),
-            ParameterKind.HEAD: parse_codec(self.head),
-        }
+__all__ = ["CompressConfig", "CompressProgress", "compress_expert"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +54,12 @@ def compress_expert(config: CompressConfig, *, progress: Report | None = None) -
     """
     report = progress or (lambda _: None)
     check_name(config.name)
-    codecs = config.codecs()
+    codecs = _parse_codecs(config)
     _check_output(config)
     pair = open_pair(config.base, config.expert)
     plan = pair.plan(codecs)
     report(CompressProgress("identifying base and expert", 0, len(plan)))
+    pair.identities()
     if not config.force:
         check_parent(pair, sample_norms(pair, plan))
     calibration = collect_statistics(pair, config.calibration) if config.calibration else None
@@ -124,7 +77,7 @@ def _write(
     report: Report,
 ) -> Manifest:
     record = None if calibration is None else calibration.record
-    writer = DeltaWriter(root, _resume_key(config, pair, calibration), {p.name: p.tensors for p in plan})
+    writer = DeltaWriter(root, _resume_key(pair, codecs, calibration), {p.name: p.tensors for p in plan})
     try:
         norms = writer.start()
         for number, parameter in enumerate(plan):
@@ -146,9 +99,18 @@ def _write(
         writer.close()
 
 
+def _parse_codecs(config: CompressConfig) -> dict[ParameterKind, Codec]:
+    return {
+        ParameterKind.LINEAR: parse_codec(config.linear),
+        ParameterKind.EMBEDDING: parse_codec(config.embedding),
+        ParameterKind.HEAD: parse_codec(config.head),
+    }
+
+
 def _check_output(config: CompressConfig) -> None:
-    recover(config.output)
     output = config.output
+    with storage_errors(output):
+        recover(output)
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / MANIFEST_FILE).is_file():
@@ -157,13 +119,11 @@ def _check_output(config: CompressConfig) -> None:
         raise ExpertNameError(f"expert {output.name} exists at {output}; remove it, replace it or choose another name")
 
 
-def _resume_key(config: CompressConfig, pair: Pair, calibration: Calibration | None) -> str:
+def _resume_key(pair: Pair, codecs: Mapping[ParameterKind, Codec], calibration: Calibration | None) -> str:
     """A hash of all that decides the tensors: an unfinished delta of anything else is not continued."""
-    from importlib.metadata import version
-
-    codecs = {kind: format_spec(codec.name, codec.options) for kind, codec in config.codecs().items()}
-    parts: list[object] = [pair.base_identity, pair.expert_identity, codecs, version("meswitch")]
-    parts.append(None if calibration is None else calibration.record.blake3)
+    specs = {kind.value: format_spec(codec.name, codec.options) for kind, codec in codecs.items()}
+    texts = None if calibration is None else calibration.record.blake3
+    parts = [pair.identities(), specs, version("meswitch"), texts]
     return str(blake3(json.dumps(parts).encode()).hexdigest())
 
 
