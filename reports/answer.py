@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 from harness.summary import ArmSummary, Comparison, Estimate, Quantiles
 from reports.source import RunSource
-from reports.units import format_bytes, format_count, format_interval, format_rate, format_seconds, format_share
+from reports.units import (
+    format_bytes,
+    format_count,
+    format_interval,
+    format_plural,
+    format_rate,
+    format_seconds,
+    format_share,
+)
 from reports.verdict import Claim, claim_apart, claim_difference, claim_exact, claim_ratio
 from reports.weights import WORKING_PARTS, weight_parts, whole_models_bytes
 
@@ -73,7 +81,7 @@ def answer_cards(source: RunSource) -> tuple[Card, ...]:
 def _memory_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:
     parts, whole = weight_parts(arm), whole_models_bytes(source)
     kept = {part: size for part, size in parts.items() if part not in WORKING_PARTS}
-    count = f"{source.expert_count} whole models"
+    count = format_plural(source.expert_count, "whole model")
     bars: list[tuple[str, Mapping[str, int], str]] = [(source.treatment or "", parts, "treatment")]
     if whole is not None:
         bars.append((count, {"experts": whole}, "computed"))
@@ -92,7 +100,7 @@ def _memory_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None
         title="Weight memory",
         figure=format_bytes(sum(parts.values()) if parts else None),
         interval="",
-        caption=f"for {source.expert_count} experts, base and router; counted, not sampled",
+        caption=f"for {format_plural(source.expert_count, 'expert')}, base and router; counted, not sampled",
         groups=tuple(groups),
         legend=tuple(
             (_PART_ROLES.get(p, "baseline-2"), p.replace("_", " "), format_bytes(n)) for p, n in parts.items()
@@ -231,7 +239,7 @@ def _moved_rows(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None)
         Row(
             label=label,
             value=format_bytes(figures.moved_bytes),
-            interval=f"in {format_count(figures.switches)} switches",
+            interval=f"in {format_count(figures.switches)} switch{'' if figures.switches == 1 else 'es'}",
             segments=((kind, figures.moved_bytes / widest),),
             kind=kind,
         )

@@ -12,7 +12,7 @@ from reports.figures import latency, memory, quality, svg, switching
 from reports.figures.theme import ROLES, arm_colours, drawing
 from reports.source import RunSource
 from reports.tables import confusion_table
-from reports.units import format_bytes, format_count, format_seconds, format_share
+from reports.units import format_bytes, format_count, format_plural, format_seconds, format_share
 from reports.weights import weight_parts, whole_models_bytes
 
 __all__ = ["DrawnFigure", "Tables", "draw_figures"]
@@ -182,7 +182,7 @@ def memory_bars(source: RunSource) -> list[memory.MemoryBar]:
             bars.append(memory.MemoryBar(label=arm, parts=parts))
     whole = whole_models_bytes(source)
     if whole is not None:
-        label = f"{source.expert_count} whole models"
+        label = format_plural(source.expert_count, "whole model")
         bars.insert(1, memory.MemoryBar(label=label, parts={"experts": whole}, computed=True))
     return bars
 

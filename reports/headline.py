@@ -2,7 +2,7 @@
 
 from reports.answer import answer_cards
 from reports.source import RunSource
-from reports.units import format_bytes, format_seconds, format_share
+from reports.units import format_bytes, format_plural, format_seconds, format_share
 from reports.verdict import Claim, claim_exact
 from reports.weights import weight_parts, whole_models_bytes
 
@@ -13,9 +13,8 @@ _UNCLEAR = "no significant difference in"
 
 def subject(source: RunSource) -> str:
     """What was measured: family, experts and arms."""
-    count = source.expert_count
     name = source.summary.family.get("name") or "unnamed family"
-    experts = f"{name}: {count} expert{'' if count == 1 else 's'}"
+    experts = f"{name}: {format_plural(source.expert_count, 'expert')}"
     if source.treatment is None:
         return f"{experts}, no arm ran"
     if source.baseline is None:
@@ -44,13 +43,11 @@ def headline(source: RunSource) -> str:
 def _memory(source: RunSource) -> str:
     total, whole = sum(weight_parts(source.arm(source.treatment)).values()), whole_models_bytes(source)
     claim = claim_exact(total, whole, lower="less", higher="more", better="lower")
+    experts = format_plural(source.expert_count, "expert")
     if whole is None or not claim.amount:
-        return f"{source.expert_count} experts in {format_bytes(total)}" if total else ""
+        return f"{experts} in {format_bytes(total)}" if total else ""
     than = "less" if claim.tone == "better" else "more"
-    return (
-        f"{source.expert_count} experts in {format_bytes(total)}, "
-        f"{claim.amount} {than} than as whole models ({format_bytes(whole)})"
-    )
+    return f"{experts} in {format_bytes(total)}, {claim.amount} {than} than as whole models ({format_bytes(whole)})"
 
 
 def _faster(claim: Claim, what: str, words: tuple[str, str], noun: str) -> str:

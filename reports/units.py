@@ -12,6 +12,7 @@ __all__ = [
     "format_factor",
     "format_interval",
     "format_number",
+    "format_plural",
     "format_rate",
     "format_seconds",
     "format_share",
@@ -74,6 +75,11 @@ def format_rate(value: float | None) -> str:
 def format_count(value: float | None) -> str:
     """A whole number with thousands separated."""
     return MISSING if value is None else f"{int(value):,}"
+
+
+def format_plural(count: int, noun: str) -> str:
+    """`count` and the noun, which gets an s unless there is one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_factor(value: float | None) -> str:

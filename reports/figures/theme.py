@@ -28,7 +28,7 @@ __all__ = [
     "new_figure",
 ]
 
-WIDTH_IN = 5.4
+WIDTH_IN = 5.0
 """Width of a figure: half of a wide page, all of a narrow one."""
 
 ROLES: Mapping[str, tuple[str, str]] = {

@@ -152,7 +152,7 @@ def write_run(
         provenance={"machine": "test", "cpu": "Example CPU 2.0 GHz", "cores": 2, "gpu": None, "python": "3.11"},
         config={"trace": "mixed.jsonl", "seed": 0},
         trace={"name": "mixed", "sha256": "0" * 64, "requests": per_arm},
-        family={
+        family={  # type: ignore[arg-type]
             "name": "pocket",
             "kind": "trained",
             "note": "a 2M-parameter teaching model; timings on a CPU say nothing about a GPU",
