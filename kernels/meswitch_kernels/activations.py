@@ -14,7 +14,7 @@ import torch
 
 from meswitch_kernels.arena import MAX_K
 from meswitch_kernels.errors import UnsupportedShapeError
-from meswitch_kernels.launch import check_available, interpreting, jit, tl, triton
+from meswitch_kernels.launch import check_available, jit, supports_pdl, tl, triton
 from meswitch_kernels.packing import BITS, words_per_row
 
 __all__ = ["SlicedActivations", "slice_activations"]
@@ -59,6 +59,9 @@ def _slice_kernel(
     PDL: tl.constexpr,
 ):
     P: tl.constexpr = 8 // BITS
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     i_m = tl.program_id(0).to(tl.int64)
     i_c = tl.program_id(1)
     x += i_m * stride_xm
@@ -75,8 +78,6 @@ def _slice_kernel(
     if i_c == 0:
         unit = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
         tl.store(inverse + i_m, tl.where(top >= 0x7F800000, float("nan"), unit))
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
     # byte 4j + q of a block of 64 holds, at position p, the element j + 2 * BITS * (q * P + p)
     o_o = i_c * BC + tl.arange(0, BC)
     b_p = o_o // KB
@@ -93,12 +94,12 @@ def _slice_kernel(
         tl.store(sums + (i_m * tl.num_programs(1) + i_c) * 4 + t, tl.sum(b_d, axis=0))
 
 
-def slice_activations(x: torch.Tensor, *, bits: int, pdl: bool = True) -> SlicedActivations:
+def slice_activations(x: torch.Tensor, *, bits: int, pdl: bool | None = None) -> SlicedActivations:
     """`x` `[M, K]` in integer form; computed once and shared by every layer that reads the same `x`.
 
     Args:
         bits: code width of the arenas it is for.
-        pdl: let the next kernel start early where the device can.
+        pdl: overlap the launch with the kernels around it; by default, where the device can.
 
     Raises:
         UnsupportedShapeError: for a dtype, K or bits outside the kernels' range.
@@ -115,10 +116,11 @@ def slice_activations(x: torch.Tensor, *, bits: int, pdl: bool = True) -> Sliced
     slices = torch.empty(M, SLICES, positions, row_bytes, dtype=torch.int8, device=x.device)
     sums = torch.empty(M, chunks, SLICES, dtype=torch.int32, device=x.device)
     inverse = torch.empty(M, dtype=torch.float32, device=x.device)
+    pdl = supports_pdl(x) if pdl is None else pdl
     if M:
         _slice_kernel[(M, chunks)](
             x, slices, sums, inverse, x.stride(0), K, row_bytes,
-            BITS=bits, BA=min(4096, triton.next_power_of_2(K)), BC=_CHUNK,
-            PDL=pdl and not interpreting(), num_warps=8 if K > 1024 else 4,
+            BITS=bits, BA=min(16384, triton.next_power_of_2(K)), BC=_CHUNK,
+            PDL=pdl, num_warps=8 if K > 1024 else 4, **({"launch_pdl": True} if pdl else {}),
         )  # fmt: skip
     return SlicedActivations(x=x, slices=slices, sums=sums, inverse=inverse, bits=bits)

@@ -23,7 +23,8 @@ class DeltaArena:
     Attributes:
         codes: packed codes, `[E, N, W]` int32, `packing.LAYOUT`.
         steps: quantisation step of each output channel, `[E, N]` float32.
-        salient_index: input channels that get an extra term, `[E, S]` int32; S may be 0.
+        salient_index: input channels that get an extra term, `[E, S]` int32, or `[E, G, S]` where G layers of the
+            same input and N / G rows each are stacked along N; S may be 0.
         salient_values: that term, `[E, N, S]` float16.
         bits: code width.
         K: input dimension; codes beyond it are padding.
@@ -44,7 +45,10 @@ class DeltaArena:
         E, N, S = self.slots, self.N, self.salient
         _check("codes", self.codes, (E, N, words_per_row(self.K, self.bits)), torch.int32)
         _check("steps", self.steps, (E, N), torch.float32)
-        _check("salient_index", self.salient_index, (E, S), torch.int32)
+        groups = self.salient_index.shape[1:-1]
+        _check("salient_index", self.salient_index, (E, *groups, S), torch.int32)
+        if len(groups) > 1 or N % self.group_rows:
+            raise UnsupportedShapeError(f"salient groups must divide N = {N}, got {list(groups)}")
         _check("salient_values", self.salient_values, (E, N, S), torch.float16)
 
     @property
@@ -61,6 +65,11 @@ class DeltaArena:
     def salient(self) -> int:
         """S, the salient channels of each expert."""
         return self.salient_index.shape[-1]
+
+    @property
+    def group_rows(self) -> int:
+        """Rows that share one list of salient channels: N / G."""
+        return self.N if self.salient_index.ndim == 2 else self.N // self.salient_index.shape[1]
 
     @property
     def row_bytes(self) -> int:

@@ -12,8 +12,8 @@ import torch
 from meswitch_kernels.activations import SlicedActivations, slice_activations
 from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.errors import UnsupportedShapeError
-from meswitch_kernels.grouping import RowGroups, group_rows
-from meswitch_kernels.launch import check_available, interpreting, jit, tl, triton
+from meswitch_kernels.grouping import RowGroups, group_rows, tile_width
+from meswitch_kernels.launch import check_available, interpreting, jit, supports_pdl, tl, triton
 
 __all__ = ["DeltaMatmulConfig", "delta_matmul"]
 
@@ -27,6 +27,7 @@ class DeltaMatmulConfig:
         BKB: bytes of packed codes of a row that a program reads at a time.
         SK: parts of K that the warps of a program sum apart; 1, or equal to `warps`.
         warps, stages: of a program.
+        prefetch_bytes: where all codes of a call are at most so many, they are fetched while the kernel ahead ends.
     """
 
     BM: int = 64
@@ -34,6 +35,7 @@ class DeltaMatmulConfig:
     SK: int = 1
     warps: int = 2
     stages: int = 3
+    prefetch_bytes: int = 24 << 20
 
 
 @jit
@@ -69,9 +71,11 @@ def _tile(
     N,
     KB,
     CHUNKS,
-    WIDTH: tl.constexpr,
+    GN,
     R: tl.constexpr,
     S: tl.constexpr,
+    SP: tl.constexpr,
+    CH: tl.constexpr,
     BITS: tl.constexpr,
     BM: tl.constexpr,
     BKB: tl.constexpr,
@@ -86,9 +90,29 @@ def _tile(
     # rows beyond N are read again and not stored
     b_n = slot * N + tl.minimum(o_n, N - 1)
     o_c = tl.arange(0, NC)
-    b_row = tl.load(tile_rows + i_t * WIDTH + o_c // 4)
+    b_row = tl.load(tile_rows + i_t * R + o_c // 4)
     m_c = b_row >= 0
     b_column = (b_row.to(tl.int64) * 4 + o_c % 4) * P * KB
+    # what the end needs is asked for now, and arrives while the codes stream
+    o_h = tl.arange(0, CH)
+    b_sums = tl.load(
+        sums + (b_row[None, :] * CHUNKS + o_h[:, None]) * 4 + (o_c % 4)[None, :],
+        mask=m_c[None, :] & (o_h < CHUNKS)[:, None],
+        other=0,
+    )
+    b_step = tl.load(steps + b_n)
+    o_r = tl.arange(0, R)
+    b_out = tl.load(tile_rows + i_t * R + o_r)
+    m_r = b_out >= 0
+    b_unit = tl.load(inverse + b_out, mask=m_r, other=0.0)
+    i_y = y + b_out.to(tl.int64)[None, :] * stride_ym + o_n[:, None]
+    m_y = m_r[None, :] & (o_n < N)[:, None]
+    b_base = tl.load(i_y, mask=m_y, other=0.0)
+    if S > 0:
+        o_s = tl.arange(0, SP)
+        i_g = slot * (N // GN) + i_n * BM // GN
+        b_index = tl.load(index + i_g * S + o_s, mask=o_s < S, other=0)
+        b_value = tl.load(values + b_n[:, None] * S + o_s[None, :], mask=(o_s < S)[None, :], other=0.0)
     if SK == 1:
         b_acc = tl.zeros([BM, NC], dtype=tl.int32)
         for k in range(0, KB, BKB):
@@ -105,10 +129,10 @@ def _tile(
     else:
         # each warp sums its own part of K, so that a few programs still keep many loads in flight
         part = tl.cdiv(KB, SK * BKB) * BKB
-        o_s = tl.arange(0, SK) * part
+        o_part = tl.arange(0, SK) * part
         b_part = tl.zeros([SK, BM, NC], dtype=tl.int32)
         for k in range(0, part, BKB):
-            o_k = o_s[:, None] + (k + tl.arange(0, BKB))[None, :]
+            o_k = o_part[:, None] + (k + tl.arange(0, BKB))[None, :]
             m_k = o_k < KB
             b_w = tl.load(
                 codes + b_n[None, :, None] * KB + o_k[:, None, :],
@@ -122,26 +146,17 @@ def _tile(
         b_acc = tl.sum(b_part, axis=0)
 
     # 2 * level = 2 * code - (2^BITS - 1), exact in integers; 8-bit codes are levels already
-    b_sum = tl.zeros([NC], dtype=tl.int32)
+    b_acc *= 2
     if BITS != 8:
-        for c in range(CHUNKS):
-            b_sum += tl.load(sums + (b_row * CHUNKS + c) * 4 + o_c % 4, mask=m_c, other=0)
-    b_acc = 2 * b_acc - ((1 << BITS) - 1) * b_sum[None, :] if BITS != 8 else 2 * b_acc
-    b_sum64 = tl.sum(tl.reshape(b_acc.to(tl.int64) << (8 * (o_c % 4))[None, :], (BM, R, 4)), axis=2)
-    o_r = tl.arange(0, R)
-    b_row = tl.load(tile_rows + i_t * WIDTH + o_r)
-    m_r = b_row >= 0
-    b_unit = tl.load(inverse + b_row, mask=m_r, other=0.0) * 0.5
-    b_step = tl.load(steps + b_n)
-    b_y = b_sum64.to(tl.float32) * (b_step[:, None] * b_unit[None, :])
-    for s in tl.static_range(S):
-        i_k = tl.load(index + slot * S + s)
-        b_x = tl.load(x + b_row.to(tl.int64) * stride_xm + i_k, mask=m_r, other=0.0).to(tl.float32)
-        b_v = tl.load(values + b_n * S + s).to(tl.float32)
-        b_y += b_v[:, None] * b_x[None, :]
-    i_y = y + b_row.to(tl.int64)[None, :] * stride_ym + o_n[:, None]
-    m_y = m_r[None, :] & (o_n < N)[:, None]
-    b_y += tl.load(i_y, mask=m_y, other=0.0).to(tl.float32)
+        b_acc -= ((1 << BITS) - 1) * tl.sum(b_sums, axis=0)[None, :]
+    b_total = tl.sum(tl.reshape(b_acc.to(tl.int64) << (8 * (o_c % 4))[None, :], (BM, R, 4)), axis=2)
+    b_y = b_total.to(tl.float32) * (0.5 * b_step[:, None] * b_unit[None, :])
+    if S > 0:
+        i_x = x + b_out.to(tl.int64)[None, :] * stride_xm + b_index[:, None]
+        b_x = tl.load(i_x, mask=(o_s < S)[:, None] & m_r[None, :], other=0.0).to(tl.float32)
+        # multiply-adds in the order of the channels, whatever the tile
+        b_y += tl.dot(b_value.to(tl.float32), b_x, input_precision="ieee")
+    b_y += b_base.to(tl.float32)
     tl.store(i_y, b_y.to(y.dtype.element_ty), mask=m_y)
 
 
@@ -154,18 +169,21 @@ def _delta_matmul_kernel(
     inverse,  # [M] float32
     codes,  # [E, N, KB] int8
     steps,  # [E, N] float32
-    index,  # [E, S] int32
+    index,  # [E, N // GN, S] int32
     values,  # [E, N, S] float16
     tile_slot,  # [B] int32
-    tile_rows,  # [B, WIDTH] int32
+    tile_rows,  # [B, R] int32
     stride_ym,
     stride_xm,
     N,
     KB,
     CHUNKS,
-    WIDTH: tl.constexpr,
-    NARROW: tl.constexpr,
+    GN,
+    E,
+    R: tl.constexpr,
     S: tl.constexpr,
+    SP: tl.constexpr,
+    CH: tl.constexpr,
     BITS: tl.constexpr,
     BM: tl.constexpr,
     BKB: tl.constexpr,
@@ -173,25 +191,29 @@ def _delta_matmul_kernel(
     EVEN: tl.constexpr,
     ASM: tl.constexpr,
     PDL: tl.constexpr,
+    PREFETCH: tl.constexpr,
 ):
-    i_n = tl.program_id(0).to(tl.int64)
-    i_t = tl.program_id(1).to(tl.int64)
+    # tiles are the fast axis: those that share an expert meet in the L2 cache
+    i_t = tl.program_id(0).to(tl.int64)
+    i_n = tl.program_id(1).to(tl.int64)
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        if PREFETCH:
+            # weights do not depend on the kernel ahead: fetch them into L2 while it ends. The slot may be stale here,
+            # which costs only the benefit
+            ahead = tl.minimum(tl.maximum(tl.load(tile_slot + i_t, volatile=True), 0), E - 1).to(tl.int64)
+            o_n = tl.minimum(i_n * BM + tl.arange(0, BM), N - 1)
+            tl.inline_asm_elementwise(
+                "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;", "=r,l,r",
+                [(codes + (ahead * N + o_n) * KB).to(tl.int64), tl.zeros([BM], tl.int32) + KB],
+                dtype=tl.int32, is_pure=False, pack=1,
+            )  # fmt: skip
+        tl.extra.cuda.gdc_wait()
     slot = tl.load(tile_slot + i_t).to(tl.int64)
     if slot < 0:
         return
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-    if NARROW == WIDTH:
-        _tile(y, x, slices, sums, inverse, codes, steps, index, values, tile_rows, i_n, i_t, slot, stride_ym, stride_xm,
-              N, KB, CHUNKS, WIDTH, WIDTH, S, BITS, BM, BKB, SK, EVEN, ASM)  # fmt: skip
-    else:
-        # rows of a tile are ascending, so the one after the narrow part says whether it is enough
-        if tl.load(tile_rows + i_t * WIDTH + NARROW) < 0:
-            _tile(y, x, slices, sums, inverse, codes, steps, index, values, tile_rows, i_n, i_t, slot, stride_ym,
-                  stride_xm, N, KB, CHUNKS, WIDTH, NARROW, S, BITS, BM, BKB, SK, EVEN, ASM)  # fmt: skip
-        else:
-            _tile(y, x, slices, sums, inverse, codes, steps, index, values, tile_rows, i_n, i_t, slot, stride_ym,
-                  stride_xm, N, KB, CHUNKS, WIDTH, WIDTH, S, BITS, BM, BKB, SK, EVEN, ASM)  # fmt: skip
+    _tile(y, x, slices, sums, inverse, codes, steps, index, values, tile_rows, i_n, i_t, slot, stride_ym, stride_xm,
+          N, KB, CHUNKS, GN, R, S, SP, CH, BITS, BM, BKB, SK, EVEN, ASM)  # fmt: skip
 
 
 def delta_matmul(
@@ -223,27 +245,23 @@ def delta_matmul(
     check_available(y)
     pdl = supports_pdl(y) if pdl is None else pdl
     sliced = x if isinstance(x, SlicedActivations) else slice_activations(x, bits=arena.bits, pdl=pdl)
-    groups = slot_of_row if isinstance(slot_of_row, RowGroups) else group_rows(slot_of_row)
-    _check(y, sliced, arena, groups)
-    M, N = y.shape
+    groups = _groups(slot_of_row, arena)
     config = config or DeltaMatmulConfig()
+    _check(y, sliced, arena, groups, config)
+    M, N = y.shape
     asm = not interpreting() if inline_asm is None else inline_asm
-    S, KB, width = arena.salient, arena.row_bytes, groups.width
-    grid = (triton.cdiv(N, config.BM), M)
+    S, KB, width, chunks = arena.salient, arena.row_bytes, groups.width, sliced.sums.shape[1]
+    grid = (M, triton.cdiv(N, config.BM))
     _delta_matmul_kernel[grid](
         y, sliced.x, sliced.slices, sliced.sums, sliced.inverse,
         arena.codes.view(torch.int8), arena.steps, arena.salient_index, arena.salient_values, groups.slot, groups.rows,
-        y.stride(0), sliced.x.stride(0), N, KB, sliced.sums.shape[1],
-        WIDTH=width, NARROW=min(2, width), S=S, BITS=arena.bits, BM=config.BM, BKB=config.BKB, SK=config.SK,
+        y.stride(0), sliced.x.stride(0), N, KB, chunks, arena.group_rows, arena.slots,
+        R=width, S=S, SP=max(16, triton.next_power_of_2(S)), CH=triton.next_power_of_2(chunks), BITS=arena.bits, BM=config.BM, BKB=config.BKB, SK=config.SK,
         EVEN=KB % (config.BKB * config.SK) == 0, ASM=unpack_asm(arena.bits) if asm else None, PDL=pdl,
+        PREFETCH=pdl and asm and KB % 16 == 0 and M * N * KB <= config.prefetch_bytes,
         num_warps=config.warps, num_stages=config.stages, **({"launch_pdl": True} if pdl else {}),
     )  # fmt: skip
     return y
-
-
-def supports_pdl(tensor: torch.Tensor) -> bool:
-    """Whether a kernel on `tensor`'s device can be launched before the one ahead of it has ended."""
-    return not interpreting() and torch.cuda.get_device_capability(tensor.device) >= (9, 0)
 
 
 def unpack_asm(bits: int) -> tuple[str, ...]:
@@ -256,8 +274,12 @@ def unpack_asm(bits: int) -> tuple[str, ...]:
     return (first, *(f"{{ .reg .b32 t; shr.u32 t, $1, {i}; and.b32 $0, t, {mask:#010x}; }}" for i in shifts))
 
 
-def _check(y: torch.Tensor, x: SlicedActivations, arena: DeltaArena, groups: RowGroups) -> None:
+def _check(
+    y: torch.Tensor, x: SlicedActivations, arena: DeltaArena, groups: RowGroups, config: DeltaMatmulConfig
+) -> None:
     M = x.x.shape[0]
+    if arena.group_rows % config.BM and arena.group_rows != arena.N:
+        raise UnsupportedShapeError(f"a salient group must be whole tiles of {config.BM} rows, got {arena.group_rows}")
     if tuple(y.shape) != (M, arena.N) or y.stride(1) != 1:
         raise UnsupportedShapeError(f"y must be [{M}, {arena.N}] with rows of neighbours, got {list(y.shape)}")
     if y.dtype not in (torch.float16, torch.bfloat16, torch.float32):
@@ -268,3 +290,9 @@ def _check(y: torch.Tensor, x: SlicedActivations, arena: DeltaArena, groups: Row
         )
     if groups.slot.shape[0] != M:
         raise UnsupportedShapeError(f"there must be one slot for each of {M} rows, got {groups.slot.shape[0]}")
+
+
+def _groups(slot_of_row: torch.Tensor | RowGroups, arena: DeltaArena) -> RowGroups:
+    if isinstance(slot_of_row, RowGroups):
+        return slot_of_row
+    return group_rows(slot_of_row, width=tile_width(slot_of_row.shape[0], arena.slots))

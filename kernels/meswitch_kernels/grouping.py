@@ -61,14 +61,14 @@ def group_rows(slot_of_row: torch.Tensor, *, width: int | None = None) -> RowGro
 
     Args:
         slot_of_row: expert slot of each row, `[B]` int32, -1 for the base alone.
-        width: R, a power of two; by default `tile_width(B)`.
+        width: R, a power of two; by default `tile_width(B, B)`.
 
     Raises:
         UnsupportedShapeError: for more than 512 rows, or a width that is not a power of two.
     """
     check_available(slot_of_row)
     B = slot_of_row.shape[0]
-    width = tile_width(B) if width is None else width
+    width = tile_width(B, B) if width is None else width
     if slot_of_row.ndim != 1 or slot_of_row.dtype != torch.int32 or not 0 < B <= MAX_ROWS:
         raise UnsupportedShapeError(
             f"slot_of_row must be [B] int32 with B from 1 to {MAX_ROWS}, got {list(slot_of_row.shape)} {slot_of_row.dtype}"
@@ -81,6 +81,7 @@ def group_rows(slot_of_row: torch.Tensor, *, width: int | None = None) -> RowGro
     return RowGroups(slot=slot, rows=rows)
 
 
-def tile_width(B: int) -> int:
-    """Rows of a tile for a batch of B rows: 2 (free on the tensor cores), and up to 16 where more can share."""
-    return 2 if B <= 2 else 4 if B <= 4 else 16
+def tile_width(B: int, slots: int) -> int:
+    """Rows of a tile for B rows over `slots` experts: their mean share, but what the tensor cores do for free."""
+    share = -(-B // min(B, slots))
+    return min(16, max(2 if B <= 2 else 4, 1 << (share - 1).bit_length()))

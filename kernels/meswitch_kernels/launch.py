@@ -18,7 +18,7 @@ except ImportError:  # pragma: no cover - depends on the installation
     triton = None
     tl = None
 
-__all__ = ["check_available", "device_name", "interpreting", "jit", "tl", "triton"]
+__all__ = ["check_available", "device_name", "interpreting", "jit", "supports_pdl", "tl", "triton"]
 
 
 def jit(function: Any) -> Any:
@@ -38,7 +38,9 @@ def check_available(tensor: torch.Tensor) -> None:
         KernelUnavailableError: without Triton, or off CUDA (the interpreter also takes CPU tensors).
     """
     if triton is None:
-        raise KernelUnavailableError("Triton is not installed: install meswitch[gpu], or use meswitch_kernels.reference")
+        raise KernelUnavailableError(
+            "Triton is not installed: install meswitch[gpu], or use meswitch_kernels.reference"
+        )
     if tensor.device.type != "cuda" and not interpreting():
         raise KernelUnavailableError(
             f"kernels run on CUDA tensors, got one on {tensor.device}: move it, or use meswitch_kernels.reference"
@@ -48,3 +50,8 @@ def check_available(tensor: torch.Tensor) -> None:
 def device_name(device: torch.device) -> str:
     """The GPU's name, as tuned configurations are filed under; `interpreter` on the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
+
+
+def supports_pdl(tensor: torch.Tensor) -> bool:
+    """Whether a kernel on `tensor`'s device can be launched before the one ahead of it has ended."""
+    return not interpreting() and torch.cuda.get_device_capability(tensor.device) >= (9, 0)

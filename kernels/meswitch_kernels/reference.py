@@ -15,7 +15,15 @@ def delta_weight_ref(arena: DeltaArena, slot: int) -> torch.Tensor:
     """`D_hat` of one slot, `[N, K]` float32."""
     levels = unpack(arena.codes[slot], arena.bits, arena.K).float() - level_offset(arena.bits)
     weight = levels * arena.steps[slot][:, None]
-    return weight.index_add(1, arena.salient_index[slot].long(), arena.salient_values[slot].float())
+    groups = arena.N // arena.group_rows
+    for index, part, values in zip(
+        arena.salient_index[slot].view(groups, arena.salient).long(),
+        weight.chunk(groups),
+        arena.salient_values[slot].float().chunk(groups),
+        strict=True,
+    ):
+        part.index_add_(1, index, values)
+    return weight
 
 
 def delta_matmul_ref(y: torch.Tensor, x: torch.Tensor, arena: DeltaArena, slot_of_row: torch.Tensor) -> torch.Tensor:
