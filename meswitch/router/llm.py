@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from meswitch.architecture import describe, read_config
-from meswitch.checkpoint import Checkpoint
 from meswitch.errors import CheckpointError
 from meswitch.expert_profile import ProfileReader
 from meswitch.router.base import Query, Route
@@ -52,6 +51,7 @@ class LlmRouter:
         if self._tokenizer is None:
             raise CheckpointError(f"{model} holds no tokenizer; a router needs the one it was trained with")
         self._model, self.nbytes = _load(model)
+        self._longest: int = self._model.config.max_position_embeddings
         self._experts = list(router_prompt(self._domains, "").experts.values())
         letters = [*LETTERS[: len(self._domains)], NONE_LETTER]
         self._letter_ids = torch.tensor([_single_id(self._tokenizer, letter) for letter in letters])
@@ -64,13 +64,22 @@ class LlmRouter:
         return sum(t.numel() * t.element_size() for layer in self._kept for t in layer)
 
     def route(self, queries: Sequence[Query]) -> Sequence[Route]:
-        """The likeliest expert of each query; the fallback below the threshold and for "none of these"."""
-        return [self._decide(probabilities) for probabilities in self.probabilities([q.text for q in queries])]
+        """The likeliest expert of each query.
 
-    @torch.inference_mode()
+        The fallback answers below the threshold, for "none of these", and, with confidence 0, what is too long to ask.
+        """
+        prompts = [self._tokens(query.text) for query in queries]
+        short = [prompt for prompt in prompts if len(prompt) <= self._longest]
+        distributions = iter(self._distributions(short) if short else ())
+        unasked = Route(expert=self._fallback, confidence=0.0)
+        return [self._decide(next(distributions)) if len(p) <= self._longest else unasked for p in prompts]
+
     def probabilities(self, texts: Sequence[str]) -> torch.Tensor:
         """The distribution over domains in their order, then "none of these": `[M, domains + 1]` float32."""
-        prompts = [self._tokens(text) for text in texts]
+        return self._distributions([self._tokens(text) for text in texts])
+
+    @torch.inference_mode()
+    def _distributions(self, prompts: Sequence[list[int]]) -> torch.Tensor:
         start = min([len(self._options), *(_common(self._options, p) for p in prompts)])
         # the last token is always computed anew: its logits are the answer
         start = min([start, *(len(p) - 1 for p in prompts)])
@@ -78,7 +87,7 @@ class LlmRouter:
         # padding comes after the query, and a causal model cannot look ahead
         widest = max(len(rest) for rest in rests)
         token_ids = torch.tensor([rest + [0] * (widest - len(rest)) for rest in rests])
-        out = self._model(input_ids=token_ids, past_key_values=self._past(start, len(texts)), use_cache=True)
+        out = self._model(input_ids=token_ids, past_key_values=self._past(start, len(rests)), use_cache=True)
         last = torch.tensor([len(rest) - 1 for rest in rests])
         logits = out.logits[torch.arange(len(rests)), last]
         return torch.softmax(logits[:, self._letter_ids].float(), dim=-1)
@@ -119,7 +128,6 @@ def _load(root: Path) -> tuple[Any, int]:
     config = read_config(root)
     architecture = describe(config)
     nbytes = whole_model_bytes(root, architecture)
-    Checkpoint(root)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             root,

@@ -1,0 +1,104 @@
+"""The engine behind process boundaries."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from meswitch.compress import CompressConfig, compress_expert
+from meswitch.config import EngineConfig, RouterConfig
+from meswitch.core import AUTO, BASE, Event, Failed, Finished, GenerationRequest, Routed, SamplingParams
+from meswitch.errors import CapacityError, EngineError
+from meswitch.families.pocket.model import pocket_config, pocket_tokenizer
+from meswitch.service import EngineProcess
+from tests.meswitch.serving_models import fine_tune, save_base, tiny_model
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> EngineConfig:
+    root = tmp_path_factory.mktemp("service")
+    pocket = pocket_config(hidden=96, layers=2, intermediate=64)
+    tokenizer: PreTrainedTokenizerFast = pocket_tokenizer()
+    base = save_base(root / BASE, pocket)
+    tiny_model(pocket, 7).save_pretrained(root / "router")
+    expert = fine_tune(base, root / "whole", 1)
+    for directory in (base, expert, root / "router"):
+        tokenizer.save_pretrained(directory)
+    compress_expert(CompressConfig(base=base, expert=expert, output=root / "delta", name="e1"))
+    return EngineConfig(
+        base=base,
+        experts={"e1": root / "delta"},
+        memory_budget_bytes=10**7,
+        router=RouterConfig(model=root / "router", domains={"e1": "sums"}),
+    )
+
+
+@pytest.fixture
+def engine(config: EngineConfig) -> Iterator[EngineProcess]:
+    process = EngineProcess(config)
+    yield process
+    process.close()
+
+
+def ask(request_id: str, expert: str, prompt: str = "ab") -> GenerationRequest:
+    return GenerationRequest(request_id=request_id, expert=expert, prompt=prompt, sampling=SamplingParams(max_tokens=6))
+
+
+def until_ended(engine: EngineProcess, count: int) -> list[Event]:
+    events: list[Event] = []
+    while sum(isinstance(event, Finished | Failed) for event in events) < count:
+        new = engine.poll(30)
+        assert new, "nothing came within 30 s"
+        events.extend(new)
+    return events
+
+
+def test_requests_are_answered_routed_cancelled_refused_and_counted(engine: EngineProcess) -> None:
+    assert engine.poll(0) == []
+    engine.send(ask("routed", AUTO))
+    engine.send(ask("tagged", "e1"))
+    engine.send(ask("unknown", "e9"))
+    engine.cancel("nobody")
+    events = until_ended(engine, 3)
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert (failed.request_id, failed.error) == ("unknown", "UnknownExpertError")
+    assert {event.request_id for event in events if isinstance(event, Finished)} == {"routed", "tagged"}
+    confidence = {event.request_id: event.confidence for event in events if isinstance(event, Routed)}
+    assert confidence["tagged"] is None
+    assert 0.5 <= confidence["routed"] <= 1
+    stats = engine.stats()
+    assert stats.switches <= 1
+    assert stats.weight_bytes["router"] > 0
+    assert stats.weight_bytes["base"] > 0
+    assert Path(f"/proc/{engine.pid}").exists()
+    engine.close()
+    engine.close()
+    assert not Path(f"/proc/{engine.pid}").exists()
+    with pytest.raises(EngineError, match="closed"):
+        engine.poll(0)
+
+
+@pytest.mark.slow
+def test_a_crash_is_an_engine_error(engine: EngineProcess) -> None:
+    engine.send(ask("r", BASE))
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(EngineError, match="stopped with exit code -9"):
+        until_ended(engine, 1)
+    with pytest.raises(EngineError, match="stopped with exit code -9"):
+        engine.stats()
+
+
+def test_what_breaks_the_engine_is_told(engine: EngineProcess) -> None:
+    for _ in range(2):
+        engine.send(ask("same", BASE))
+    with pytest.raises(EngineError, match="stopped with exit code 1: ValueError: request_id must be unique"):
+        until_ended(engine, 3)
+
+
+def test_an_error_at_start_keeps_its_class_and_message(config: EngineConfig) -> None:
+    with pytest.raises(CapacityError, match="memory_budget_bytes must hold router"):
+        EngineProcess(replace(config, memory_budget_bytes=1000))
