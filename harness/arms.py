@@ -68,7 +68,8 @@ def default_budget(prepared: Prepared, *, router: RouterMode) -> int:
     that an owner of such a machine has.
     """
     router_bytes = prepared.router_bytes if router == "llm" else 0
-    return prepared.model_bytes + sum(prepared.delta_bytes.values()) + router_bytes + prepared.dense_expert_bytes
+    sizes = prepared.sizes.values()
+    return prepared.model_bytes + router_bytes + sum(s.whole for s in sizes) + max(s.dense for s in sizes)
 
 
 def check_budget(arms: Sequence[Arm], prepared: Prepared, *, router: RouterMode, budget: int) -> None:
@@ -81,7 +82,7 @@ def check_budget(arms: Sequence[Arm], prepared: Prepared, *, router: RouterMode,
     for arm in arms:
         needed = router_bytes + prepared.model_bytes
         if arm.weights == "delta":
-            needed += max(prepared.delta_bytes.values())
+            needed += max(size.whole for size in prepared.sizes.values())
         if budget < needed:
             raise UsageError(
                 f"--memory-budget must hold router, base and one expert: {arm.name} needs "
@@ -93,8 +94,6 @@ def engine_config(arm: Arm, prepared: Prepared, *, router: RouterMode, budget: i
     """The arm's engine. Arms differ in `experts` and `weights` alone."""
     routing = None
     if router == "llm":
-        if prepared.router is None:
-            raise UsageError(f"the family {prepared.family} has no router; use --router tag")
         routing = RouterConfig(model=prepared.router, domains=dict(prepared.domains))
     return EngineConfig(
         base=prepared.base,

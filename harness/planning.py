@@ -82,7 +82,7 @@ def plan_run(options: RunOptions, *, gpu: GpuMonitor, report: Callable[[str], No
             config=_plain({**asdict(options), "memory_budget_bytes": budget}),
             trace=_describe_trace(trace, path, schedule[-1].due_ns / 1e9),
             family=_describe_family(prepared),
-            router={"mode": router, "model": prepared.router.name if prepared.router else None},
+            router={"mode": router, "model": prepared.router.name},
         ),
         schedule=schedule,
         arms=[_plan_arm(arm, prepared, router, budget, options.threads) for arm in arms],
@@ -123,7 +123,8 @@ def _describe_trace(trace: Trace, path: Path, duration_s: float) -> dict[str, st
 
 
 def _describe_family(prepared: Prepared) -> dict[str, str | int | float | None]:
-    experts = len(prepared.deltas)
+    sizes = prepared.sizes.values()
+    experts = len(sizes)
     return {
         "name": prepared.family,
         "kind": "trained",
@@ -132,9 +133,11 @@ def _describe_family(prepared: Prepared) -> dict[str, str | int | float | None]:
         "experts": experts,
         "model_bytes": prepared.model_bytes,
         "router_bytes": prepared.router_bytes,
-        "delta_bytes_mean": sum(prepared.delta_bytes.values()) / experts,
-        "delta_bytes_linears_mean": sum(prepared.linear_bytes.values()) / experts,
-        "bits_per_weight_linears": sum(prepared.bits_per_weight.values()) / experts,
+        "delta_bytes": sum(size.whole for size in sizes),
+        "delta_bytes_linears": sum(size.linears for size in sizes),
+        "bits_per_weight": sum(size.bits_per_weight for size in sizes) / experts,
+        "bits_per_weight_whole": sum(size.bits_per_weight_whole for size in sizes) / experts,
+        "codec": prepared.codec,
     }
 
 

@@ -16,11 +16,12 @@ from meswitch.errors import MeswitchError
 if TYPE_CHECKING:
     from meswitch.format.manifest import Manifest as DeltaManifest
 
-__all__ = ["PrepareRequest", "Prepared", "prepare", "prepare_here"]
+__all__ = ["DeltaSize", "PrepareRequest", "Prepared", "prepare", "prepare_here"]
 
 Report = Callable[[str], None]
 # part of the cache key: raised when compression gives other bytes for the same input
 CACHE_VERSION = 1
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +40,27 @@ class PrepareRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaSize:
+    """Bytes of one compressed expert, and of its own whole checkpoint."""
+
+    whole: int
+    linears: int
+    full_model: int
+    bits_per_weight: float
+    bits_per_weight_whole: float
+    dense: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A family on disk, and the bytes its parts take in memory.
 
     Attributes:
         checkpoints: plain Hugging Face checkpoint of each expert; deltas: its compressed delta.
-        domains: each expert's domain in words.
+        domains: each expert's domain in words; tasks: the name of its task.
         model_bytes: one whole model in float32, as the CPU engine holds it.
-        delta_bytes: each delta as held in memory; linear_bytes: of it, the linear weights.
-        dense_expert_bytes: one expert with all its matrices formed.
+        sizes: of each delta; its `whole` bytes are also what it takes in memory.
+        codec: of the linear weights, with all options.
         weights_hash: over base, experts and router.
     """
 
@@ -55,14 +68,15 @@ class Prepared:
     base: Path
     checkpoints: Mapping[str, Path]
     deltas: Mapping[str, Path]
-    router: Path | None
+    router: Path
     domains: Mapping[str, str]
+    tasks: Mapping[str, str]
     model_bytes: int
     router_bytes: int
-    delta_bytes: Mapping[str, int]
-    linear_bytes: Mapping[str, int]
-    bits_per_weight: Mapping[str, float]
-    dense_expert_bytes: int
+    sizes: Mapping[str, DeltaSize]
+    codec: str
+    codec_name: str
+    codec_options: Mapping[str, str | int | float | bool]
     weights_hash: str
 
 
@@ -144,7 +158,6 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
         deltas[name] = _compress(request.home / "cache" / "harness" / key / name, name, checkpoints.base, path, spec)
     opened = {name: open_delta(path) for name, path in deltas.items()}
     router = checkpoints.router
-    router_id = base_identity(router) if router else "none"
     return Prepared(
         family=family.name,
         base=checkpoints.base,
@@ -152,18 +165,20 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
         deltas=deltas,
         router=router,
         domains={name: family.experts[name].description for name in checkpoints.experts},
+        tasks={name: family.experts[name].task for name in checkpoints.experts},
         model_bytes=whole_model_bytes(checkpoints.base, describe(read_config(checkpoints.base))),
-        router_bytes=whole_model_bytes(router, describe(read_config(router))) if router else 0,
-        delta_bytes={name: delta.nbytes for name, delta in opened.items()},
-        linear_bytes={name: delta.manifest.nbytes.linears for name, delta in opened.items()},
-        bits_per_weight={name: delta.manifest.bits_per_weight["linears"] for name, delta in opened.items()},
-        dense_expert_bytes=max(_dense_bytes(delta.manifest) for delta in opened.values()),
-        weights_hash=_key(base_id, *(identities[name] for name in sorted(identities)), router_id),
+        router_bytes=whole_model_bytes(router, describe(read_config(router))),
+        sizes={name: _size(delta.manifest) for name, delta in opened.items()},
+        codec=spec,
+        codec_name=codec.name,
+        codec_options=dict(codec.options),
+        weights_hash=_key(base_id, *(identities[name] for name in sorted(identities)), base_identity(router)),
     )
 
 
 def _compress(output: Path, name: str, base: Path, expert: Path, spec: str) -> Path:
-    from meswitch.compress import CompressConfig, compress_expert
+    from meswitch.compress import compress_expert
+    from meswitch.compress_config import CompressConfig
     from meswitch.format.manifest import MANIFEST_FILE
 
     # the manifest is written last: where it is, the delta is whole
@@ -173,9 +188,16 @@ def _compress(output: Path, name: str, base: Path, expert: Path, spec: str) -> P
     return output
 
 
-def _dense_bytes(manifest: "DeltaManifest") -> int:
-    """Bytes of all described matrices of a delta in float32."""
-    return 4 * sum(prod(record.shape) for record in manifest.parameters if record.codec is not None)
+def _size(manifest: "DeltaManifest") -> DeltaSize:
+    described = (prod(record.shape) for record in manifest.parameters if record.codec is not None)
+    return DeltaSize(
+        whole=manifest.nbytes.whole,
+        linears=manifest.nbytes.linears,
+        full_model=manifest.nbytes.full_model,
+        bits_per_weight=manifest.bits_per_weight["linears"],
+        bits_per_weight_whole=manifest.bits_per_weight["whole"],
+        dense=FLOAT32_BYTES * sum(described),
+    )
 
 
 def _key(*parts: str) -> str:

@@ -89,7 +89,12 @@ def share(successes: int, n: int) -> Estimate | None:
     denominator = 1 + Z95**2 / n
     centre = (p + Z95**2 / (2 * n)) / denominator
     half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n)) / denominator
-    return Estimate(value=p, low=max(centre - half, 0.0), high=min(centre + half, 1.0))
+    # at the ends the formula gives 0 and 1 up to rounding
+    return Estimate(
+        value=p,
+        low=max(centre - half, 0.0) if successes else 0.0,
+        high=min(centre + half, 1.0) if successes < n else 1.0,
+    )
 
 
 def rate(times_s: Sequence[float], window_s: float | None, weights: Sequence[float] | None = None) -> Estimate | None:
@@ -110,11 +115,14 @@ def paired_interval(
     arm: Sequence[float],
     baseline: Sequence[float],
     statistic: Callable[[Floats, Floats], Floats],
+    *,
+    independent: bool = False,
 ) -> Estimate | None:
     """`statistic` of two paired samples, in schedule order, with a block-bootstrap interval.
 
     Args:
         statistic: maps two `[..., n]` arrays to `[...]`, reducing the last axis.
+        independent: the pairs share no queue, so that single pairs are drawn instead of blocks.
     """
     n = len(arm)
     if n != len(baseline):
@@ -127,7 +135,7 @@ def paired_interval(
         return None
     if n < 10:
         return Estimate(value=value, low=None, high=None)
-    rows = _block_indices(n, _block_length(pair))
+    rows = _block_indices(n, 1 if independent else _block_length(pair))
     drawn = statistic(pair[0][rows], pair[1][rows])
     low, high = np.quantile(drawn[np.isfinite(drawn)], [0.025, 0.975], method="inverted_cdf")
     return Estimate(value=value, low=float(low), high=float(high))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from harness.cli.environment import environment
-from harness.cli.quality import quality_app
+from harness.cli.quality import quality
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.selftest import selftest
@@ -36,7 +36,7 @@ app.command()(run)
 app.command()(report)
 app.command()(selftest)
 app.command(name="env")(environment)
-app.add_typer(quality_app, name="quality")
+app.command()(quality)
 app.add_typer(trace_app, name="trace")
 
 

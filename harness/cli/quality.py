@@ -1,7 +1,112 @@
 """`harness quality`: how many answers are still right, codec by codec."""
 
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-__all__ = ["quality_app"]
+from harness.evaluation import DEFAULT_CODECS, QualityOptions, evaluate, rebuild_quality
+from harness.quality import QualityReport
+from harness.sizes import format_bytes
+from harness.summary import Estimate
 
-quality_app = typer.Typer(no_args_is_help=True, help="Measure the answers of a family's experts under codecs.")
+__all__ = ["quality"]
+
+
+def quality(
+    family: Annotated[str, typer.Argument(help="A model family, by name or path.")] = "pocket",
+    codec: Annotated[
+        list[str] | None, typer.Option(help=f"Repeat for several.  [default: {', '.join(DEFAULT_CODECS)}]")
+    ] = None,
+    n: Annotated[int, typer.Option(help="Test problems for each task.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of the test problems; 0 is a seed.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to keep answers and table  [default: reports/results/FAMILY].")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes  [default: one for each core].")] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the table from the kept answers alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print quality.json and nothing else on stdout.")] = False,
+) -> int:
+    """Answer test problems with the base, each expert, and each expert under each codec; compare on the same problems.
+
+    Interrupted and called again, it goes on where it stopped.
+    """
+    folder = output or Path("reports/results") / Path(family).name
+    if rebuild:
+        report = rebuild_quality(folder)
+    else:
+        options = QualityOptions(
+            family=family,
+            output=folder,
+            codecs=tuple(codec) if codec else DEFAULT_CODECS,
+            n=n,
+            seed=seed,
+            jobs=jobs or os.cpu_count() or 1,
+        )
+        report = _evaluate(options)
+    if as_json:
+        sys.stdout.write((folder / "quality.json").read_text())
+        return 0
+    console = Console()
+    console.print(_tasks_table(report))
+    console.print(_means_table(report))
+    console.print(f"written {folder / 'quality.json'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _evaluate(options: QualityOptions) -> QualityReport:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, refresh_per_second=4) as bars:
+        task = bars.add_task("preparing", total=None)
+        return evaluate(
+            options,
+            report=lambda words: bars.update(task, description=words),
+            progress=lambda done, total, name: bars.update(
+                task, completed=done, total=total, description=name or "answering"
+            ),
+        )
+
+
+def _tasks_table(report: QualityReport) -> Table:
+    codecs = list(dict.fromkeys(row.codec for row in report.rows))
+    table = Table(box=None, pad_edge=False, header_style="bold", caption="right answers, %", caption_justify="left")
+    for heading in ("task", "n", "base", "expert", *codecs):
+        table.add_column(heading, justify="left" if heading == "task" else "right", overflow="fold")
+    for task in dict.fromkeys(row.task for row in report.rows):
+        rows = {row.codec: row for row in report.rows if row.task == task}
+        first = next(iter(rows.values()))
+        base = "–" if first.accuracy_base is None else _percent(first.accuracy_base.value)
+        own = [_percent(rows[codec].accuracy.value) if codec in rows else "–" for codec in codecs]
+        table.add_row(task, str(first.n), base, _percent(first.accuracy_expert.value), *own)
+    return table
+
+
+def _means_table(report: QualityReport) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title="all tasks", title_justify="left")
+    for heading in ("codec", "bits/weight", "bytes/expert", "right", "uncompressed", "difference, points [95 % CI]"):
+        table.add_column(heading, justify="left" if heading == "codec" else "right")
+    for mean in report.means:
+        table.add_row(
+            mean.codec,
+            f"{mean.bits_per_weight:.3f}",
+            format_bytes(mean.expert_bytes),
+            f"{_percent(mean.accuracy)} %",
+            f"{_percent(mean.accuracy_expert)} %",
+            _points(mean.difference),
+        )
+    return table
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _points(difference: Estimate) -> str:
+    ends = ", ".join("–" if end is None else f"{100 * end:+.2f}" for end in (difference.low, difference.high))
+    return f"{100 * difference.value:+.2f} [{ends}]"

@@ -1,0 +1,157 @@
+"""Evaluates a family under several codecs, unit by unit, and goes on where it stopped."""
+
+import hashlib
+import json
+import multiprocessing
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from harness.answers import UnitJob, answer_unit
+from harness.errors import UsageError
+from harness.prepare import Prepared, PrepareRequest, prepare
+from harness.quality import (
+    UNIT_SUFFIX,
+    Model,
+    QualityReport,
+    UnitHeader,
+    dump_quality,
+    quality_report,
+    read_header,
+    read_units,
+)
+from harness.results import write_atomic
+from meswitch.home import home_dir
+
+__all__ = ["DEFAULT_CODECS", "QualityOptions", "evaluate", "rebuild_quality"]
+
+DEFAULT_CODECS = (
+    "salient:bits=2,channels=8,step=unbiased",
+    "salient:bits=2,channels=8,step=mse",
+    "rtn:bits=2,step=mse",
+    "bitdelta",
+)
+
+MAX_TOKENS = 64
+# part of every key: raised when the same models would give other answers
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityOptions:
+    """What to evaluate.
+
+    Attributes:
+        n: test problems for each task, at most.
+        output: the folder of `quality.json` and of the answers, under `answers/`.
+        jobs: processes, each with one thread.
+    """
+
+    family: str
+    output: Path
+    codecs: tuple[str, ...] = DEFAULT_CODECS
+    n: int = 500
+    seed: int = 0
+    jobs: int = 2
+
+    def __post_init__(self) -> None:
+        if self.n < 10 or self.jobs < 1:
+            raise UsageError(f"--n must be at least 10 and --jobs at least 1, got {self.n} and {self.jobs}")
+        if not self.codecs:
+            raise UsageError("at least one codec must be given")
+
+
+def evaluate(
+    options: QualityOptions,
+    *,
+    report: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+) -> QualityReport:
+    """The report, after answering whatever has no valid answers yet.
+
+    Args:
+        progress: called with units done, units in all, and the unit that was done last.
+
+    Raises:
+        MeswitchError, WorkloadError, HarnessError: family, codec or task is unknown or damaged.
+    """
+    jobs = list(_jobs(options, report))
+    missing = [job for job in jobs if read_header(job.output) != job.header]
+    done = len(jobs) - len(missing)
+    progress(done, len(jobs), "")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=options.jobs, mp_context=context) as pool:
+        futures = {pool.submit(answer_unit, job): job for job in missing}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done += 1
+                header = futures[future].header
+                progress(done, len(jobs), f"{header.expert} {header.codec or header.model}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return rebuild_quality(options.output, keys={job.header.key for job in jobs})
+
+
+def rebuild_quality(output: Path, *, keys: set[str] | None = None) -> QualityReport:
+    """The report from the kept answers alone; writes `quality.json`. The same answers give the same bytes.
+
+    Args:
+        keys: of the units to count; `None` counts all.
+    """
+    units = read_units(output / "answers")
+    report = quality_report(unit for unit in units if keys is None or unit.header.key in keys)
+    write_atomic(output / "quality.json", dump_quality(report))
+    return report
+
+
+def _jobs(options: QualityOptions, report: Callable[[str], None]) -> Iterator[UnitJob]:
+    for number, codec in enumerate(options.codecs):
+        request = PrepareRequest(family=options.family, codec=codec, home=home_dir())
+        report(f"preparing {codec}")
+        prepared = prepare(request)
+        for expert in prepared.deltas:
+            if number == 0:
+                yield _job(options, prepared, expert, "base")
+                yield _job(options, prepared, expert, "expert")
+            yield _job(options, prepared, expert, "codec")
+
+
+def _job(options: QualityOptions, prepared: Prepared, expert: str, model: Model) -> UnitJob:
+    size = prepared.sizes[expert]
+    header = UnitHeader(
+        key="",
+        family=prepared.family,
+        expert=expert,
+        task=prepared.tasks[expert],
+        seed=options.seed,
+        n=options.n,
+        model=model,
+        model_bytes=size.full_model,
+    )
+    if model == "codec":
+        header = replace(
+            header,
+            codec=prepared.codec,
+            codec_name=prepared.codec_name,
+            options=prepared.codec_options,
+            bits_per_weight=size.bits_per_weight,
+            bits_per_weight_whole=size.bits_per_weight_whole,
+            expert_bytes=size.whole,
+            expert_bytes_linears=size.linears,
+        )
+    parts = [VERSION, MAX_TOKENS, prepared.weights_hash, asdict(header)]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    places = {"base": prepared.base, "expert": prepared.checkpoints[expert], "codec": prepared.deltas[expert]}
+    folder = re.sub(r"[^a-z0-9.]+", "-", header.codec or model)
+    return UnitJob(
+        header=replace(header, key=key),
+        base=prepared.base,
+        model=places[model],
+        is_delta=model == "codec",
+        output=options.output / "answers" / folder / f"{expert}{UNIT_SUFFIX}",
+        max_tokens=MAX_TOKENS,
+    )
