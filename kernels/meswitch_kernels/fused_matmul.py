@@ -1,0 +1,211 @@
+"""`y = x · (W + D̂_e)ᵀ` for many rows of one expert: prefill.
+
+`W + D̂` is formed tile by tile in registers and never stored: one matrix product instead of two. Codes become
+floating-point levels by placing them into a mantissa. docs/kernels/fused_matmul.md has the derivation and the floor.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from meswitch_kernels.arena import DeltaArena, level_offset
+from meswitch_kernels.errors import UnsupportedShapeError
+from meswitch_kernels.launch import check_available, interpreting, jit, tl, triton
+
+__all__ = ["FusedMatmulConfig", "fused_matmul"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedMatmulConfig:
+    """How the product is cut into programs.
+
+    Attributes:
+        BM, BN: rows of activations and output channels of a program.
+        BK: elements along K at a time, a multiple of 64.
+        warps, stages: of a program.
+        GROUP: programs along N that run side by side, so that W is found in L2.
+    """
+
+    BM: int = 128
+    BN: int = 128
+    BK: int = 64
+    warps: int = 4
+    stages: int = 3
+    GROUP: int = 8
+
+
+@jit
+def _levels_twice(b_c, b_shift, b_w, BITS: tl.constexpr, ASM: tl.constexpr):
+    """Twice the levels of the codes that sit `b_shift` above bit 1 of their int16, typed like `b_w`; at 8 bits, the levels."""
+    if ASM is not None:
+        b_l = tl.inline_asm_elementwise(ASM, "=r,r,r", [b_c, b_shift], dtype=b_w.dtype, is_pure=True, pack=2)
+    elif BITS == 8:
+        b_l = (((b_c >> (b_shift + 1)) & 255) - 128).to(b_w.dtype)
+    else:
+        b_l = (2 * ((b_c >> (b_shift + 1)) & ((1 << BITS) - 1)) - ((1 << BITS) - 1)).to(b_w.dtype)
+    return b_l
+
+
+@jit
+def _fused_matmul_kernel(
+    y,  # [M, N]
+    x,  # [M, K]
+    weight,  # [N, K]
+    codes,  # [N, KH] int16
+    steps,  # [N] float32
+    index,  # [N // GN, S] int32
+    values,  # [N, S] float16
+    stride_ym,
+    stride_xm,
+    stride_wn,
+    M,
+    N,
+    K,
+    KH,
+    GN,
+    S: tl.constexpr,
+    SP: tl.constexpr,
+    BITS: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ASM: tl.constexpr,
+):
+    # a block of 64 codes: [j: 2 * BITS words, half: 2] int16, each of 16 / BITS codes
+    WORDS: tl.constexpr = 2 * BITS
+    CODES: tl.constexpr = 16 // BITS
+    BKH: tl.constexpr = BK * BITS // 16
+    pid = tl.program_id(0)
+    num_m = tl.cdiv(M, BM)
+    num_n = tl.cdiv(N, BN)
+    first = pid // (GROUP * num_m) * GROUP
+    size = tl.minimum(num_n - first, GROUP)
+    i_n = first + pid % (GROUP * num_m) % size
+    i_m = pid % (GROUP * num_m) // size
+    o_m = i_m.to(tl.int64) * BM + tl.arange(0, BM)
+    o_n = i_n.to(tl.int64) * BN + tl.arange(0, BN)
+    o_k = tl.arange(0, BK)
+    o_h = tl.arange(0, BKH)
+    b_n = tl.minimum(o_n, N - 1)
+    i_x = x + tl.minimum(o_m, M - 1)[None, :] * stride_xm + o_k[:, None]
+    i_w = weight + b_n[:, None] * stride_wn + o_k[None, :]
+    i_c = codes + b_n[:, None] * KH + o_h[None, :]
+    b_step = tl.load(steps + b_n)
+    # the levels come doubled
+    b_step = (b_step if BITS == 8 else b_step * 0.5).to(weight.dtype.element_ty)
+    # element j + WORDS * (CODES * half + i) of a block is code i of a half
+    b_shift = (o_k // WORDS % CODES * BITS - 1).to(tl.int16)
+    b_acc = tl.zeros([BN, BM], dtype=tl.float32)
+    for k in range(0, K, BK):
+        if EVEN:
+            b_x = tl.load(i_x)
+            b_w = tl.load(i_w)
+            b_c = tl.load(i_c)
+        else:
+            b_x = tl.load(i_x, mask=(k + o_k < K)[:, None], other=0.0)
+            b_w = tl.load(i_w, mask=(k + o_k < K)[None, :], other=0.0)
+            b_c = tl.load(i_c, mask=(k * BITS // 16 + o_h < KH)[None, :], other=0)
+        # [BN, blocks, words, halves] -> [BN, blocks, halves, codes, words] -> [BN, BK]
+        b_c = tl.permute(tl.reshape(b_c, (BN, BK // 64, WORDS, 2)), (0, 1, 3, 2))
+        b_c = tl.broadcast_to(tl.reshape(b_c, (BN, BK // 64, 2, 1, WORDS)), (BN, BK // 64, 2, CODES, WORDS))
+        b_c = tl.reshape(b_c, (BN, BK))
+        b_l = _levels_twice(b_c, tl.broadcast_to(b_shift[None, :], (BN, BK)), b_w, BITS, ASM)
+        b_acc = tl.dot(b_w + b_l * b_step[:, None], b_x, acc=b_acc, input_precision=PRECISION)
+        i_x += BK
+        i_w += BK
+        i_c += BKH
+    if S > 0:
+        o_s = tl.arange(0, SP)
+        b_index = tl.load(index + i_n.to(tl.int64) * BN // GN * S + o_s, mask=o_s < S, other=0)
+        b_v = tl.load(values + b_n[:, None] * S + o_s[None, :], mask=(o_s < S)[None, :], other=0.0)
+        m_x = (o_s < S)[:, None] & (o_m < M)[None, :]
+        b_x = tl.load(x + o_m[None, :] * stride_xm + b_index[:, None], mask=m_x, other=0.0)
+        b_acc = tl.dot(b_v.to(b_x.dtype), b_x, acc=b_acc, input_precision=PRECISION)
+    m_y = (o_n < N)[:, None] & (o_m < M)[None, :]
+    tl.store(y + o_m[None, :] * stride_ym + o_n[:, None], b_acc.to(y.dtype.element_ty), mask=m_y)
+
+
+def fused_matmul(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    arena: DeltaArena,
+    slot: int,
+    *,
+    config: FusedMatmulConfig | None = None,
+    inline_asm: bool | None = None,
+) -> torch.Tensor:
+    """`x @ (weight + D_hat[slot]).T`, `[M, N]` like `x`. Same contract as `reference.fused_matmul_ref`.
+
+    `weight + D_hat` is rounded to `weight`'s dtype, as in a merged checkpoint.
+
+    Args:
+        x: activations `[M, K]`.
+        weight: the base, `[N, K]`, same dtype as `x`.
+        slot: the expert of all rows; -1 for the base alone, which is left to the vendor's library.
+        config: tile sizes; by default the tuned ones of this GPU.
+        inline_asm: unpack by PTX; by default where there is some for this dtype and width.
+
+    Raises:
+        UnsupportedShapeError: if shapes or dtypes do not fit together.
+        KernelUnavailableError: without Triton or a CUDA device.
+    """
+    check_available(x)
+    config = config or FusedMatmulConfig()
+    _check(x, weight, arena, slot, config)
+    if slot < 0:
+        return torch.nn.functional.linear(x, weight)
+    M, K = x.shape
+    N, S = arena.N, arena.salient
+    y = torch.empty(M, N, dtype=x.dtype, device=x.device)
+    asm = level_asm(arena.bits, x.dtype) if (not interpreting() if inline_asm is None else inline_asm) else None
+    grid = (triton.cdiv(M, config.BM) * triton.cdiv(N, config.BN),)
+    if M:
+        _fused_matmul_kernel[grid](
+            y, x, weight, arena.codes[slot].view(torch.int16), arena.steps[slot], arena.salient_index[slot],
+            arena.salient_values[slot], y.stride(0), x.stride(0), weight.stride(0), M, N, K, arena.row_bytes // 2,
+            arena.group_rows, S=S, SP=max(16, triton.next_power_of_2(S)), BITS=arena.bits, BM=config.BM, BN=config.BN,
+            BK=config.BK, GROUP=config.GROUP, EVEN=K % config.BK == 0,
+            PRECISION="ieee" if x.dtype == torch.float32 else None, ASM=asm,
+            num_warps=config.warps, num_stages=config.stages,
+        )  # fmt: skip
+    return y
+
+
+def level_asm(bits: int, dtype: torch.dtype) -> str | None:
+    """PTX that turns two int16 of packed codes into two doubled levels; `None` where there is none.
+
+    A rotation brings the code to bit 1 of its half; with the exponent of 1024 (float16) or 128 (bfloat16) above it
+    the half spells `1024 + 2 * code`, and subtracting `1024 + 2^bits - 1` is exact.
+    """
+    if bits == 8 or dtype not in (torch.float16, torch.bfloat16):
+        return None
+    half = dtype == torch.float16
+    base = 1024 if half else 128
+    exponent = torch.tensor(base, dtype=dtype).view(torch.int16).item()
+    offset = torch.tensor(base + 2**bits - 1, dtype=dtype).view(torch.int16).item()
+    twice = 0x00010001
+    mask = ((1 << bits) - 1) << 1
+    return (
+        "{ .reg .b32 t, o; shf.r.wrap.b32 t, $1, $1, $2; "
+        f"lop3.b32 t, t, {mask * twice:#x}, {int(exponent) * twice:#x}, 0xEA; "
+        f"mov.b32 o, {int(offset) * twice:#x}; sub.{'f16x2' if half else 'bf16x2'} $0, t, o; }}"
+    )
+
+
+def _check(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena, slot: int, config: FusedMatmulConfig) -> None:
+    N, K = arena.N, arena.K
+    if tuple(weight.shape) != (N, K) or weight.stride(1) != 1:
+        raise UnsupportedShapeError(f"weight must be [{N}, {K}] with rows of neighbours, got {list(weight.shape)}")
+    if x.ndim != 2 or x.shape[1] != K or x.stride(1) != 1:
+        raise UnsupportedShapeError(f"x must be [M, {K}] with rows of neighbours, got {list(x.shape)}")
+    if x.dtype != weight.dtype or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        raise UnsupportedShapeError(f"x and weight must share one floating dtype, got {x.dtype} and {weight.dtype}")
+    if not -1 <= slot < arena.slots:
+        raise UnsupportedShapeError(f"slot must be from -1 to {arena.slots - 1}, got {slot}")
+    if config.BK % 64:
+        raise UnsupportedShapeError(f"BK must be a multiple of 64, got {config.BK}")
+    if arena.group_rows % config.BN and arena.group_rows != N:
+        raise UnsupportedShapeError(f"a salient group must be whole tiles of {config.BN} rows, got {arena.group_rows}")
