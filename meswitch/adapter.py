@@ -68,6 +68,8 @@ PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 FACTOR = re.compile(r"(?P<module>.+)\.(?P<factor>lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B)")
 
+COPIES = re.compile(r"\.(base_layer|modules_to_save|original_module)\.")
+
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
@@ -96,7 +98,7 @@ class AdapterSource:
         self.root = root
         self._base = base
         self._architecture = architecture
-        settings = read_json(root / ADAPTER_CONFIG)
+        self._settings = settings = read_json(root / ADAPTER_CONFIG)
         _check_kind(root, settings)
         tensors = _read_tensors(root)
         self._products, self._replaced = _sort_tensors(root, tensors, settings, architecture)
@@ -125,17 +127,22 @@ class AdapterSource:
         return self._replaced[name].spec if name in self._replaced else self._base.spec(name)
 
     def values(self, name: str) -> torch.Tensor:
-        """The expert's own values of a parameter that is not changed by a product."""
-        if name in self._replaced:
-            return read_tensor(self._replaced[name], error=CheckpointError)
-        return self._base.read(name)
+        """The expert's own values of a parameter."""
+        replaced = name in self._replaced
+        own = read_tensor(self._replaced[name], error=CheckpointError) if replaced else self._base.read(name)
+        return own if name not in self._products else (self._product(name) + own).to(own.dtype)
 
     def delta(self, name: str, base: torch.Tensor) -> torch.Tensor:
-        """The product, or replaced values minus `base` `[N, K]`, float32; zeros where the adapter has neither."""
+        """The product, plus replaced values minus `base` `[N, K]`, float32; zeros where the adapter has neither."""
+        rows = base.shape[0]
+        matrix = self._product(name)[:rows] if name in self._products else torch.zeros_like(base, dtype=torch.float32)
         if name in self._replaced:
-            return self.values(name)[: base.shape[0]].float().sub_(base)
-        if name not in self._products:
-            return torch.zeros_like(base, dtype=torch.float32)
+            # the difference of near values first: it is exact, and adding the base to the product would round
+            own = read_tensor(self._replaced[name], error=CheckpointError)
+            matrix += own[:rows].float().sub_(base)
+        return matrix
+
+    def _product(self, name: str) -> torch.Tensor:
         product = self._products[name]
         down = read_tensor(product.down, error=CheckpointError).float()
         up = read_tensor(product.up, error=CheckpointError).float()
@@ -152,7 +159,7 @@ class AdapterSource:
 
     def _check_shapes(self) -> None:
         for name, product in self._products.items():
-            rows, width = self._base.spec(name).shape
+            rows, width = self.spec(name).shape
             expected = (rows, width) if not product.is_table else (width, rows)
             down, up = product.down.spec.shape, product.up.spec.shape
             if len(down) != 2 or len(up) != 2 or up[1] != down[0] or (up[0], down[1]) != expected:
@@ -171,7 +178,8 @@ class AdapterSource:
                 f"{self.root}: factors of an embedding or a head that the base ties together are not supported; "
                 "merge the adapter with peft and compress the result"
             )
-        if embedding in self._replaced and head not in self._replaced:
+        trained = any(name in embedding for name in self._settings.get("modules_to_save") or ())
+        if trained and head not in self._replaced:
             raise UnsupportedModelError(
                 f"{self.root} replaces the embedding but not the head that the base ties to it; "
                 "merge the adapter with peft and compress the result"
@@ -210,18 +218,17 @@ def _sort_tensors(
     kinds = {p.name: p.kind for p in architecture.parameters}
     factors: dict[str, dict[str, StoredTensor]] = {}
     replaced: dict[str, StoredTensor] = {}
-    for key, stored in tensors.items():
+    # shortest first: the plain name is what peft itself loads where a file holds several copies of one module
+    for key, stored in sorted(tensors.items(), key=lambda item: len(item[0])):
         name = key.removeprefix(PREFIX)
         found = FACTOR.fullmatch(name)
-        parameter = f"{found['module']}.weight" if found else re.sub(r"\.(base_layer|modules_to_save)\.", ".", name)
+        parameter = f"{found['module']}.weight" if found else COPIES.sub(".", name)
         if kinds.get(parameter, ParameterKind.EXACT) is ParameterKind.EXACT and (found or parameter not in kinds):
             raise UnsupportedModelError(f"{root / ADAPTER_FILE}: {key} changes nothing that this base has")
         if found:
             factors.setdefault(parameter, {})[found["factor"]] = stored
         else:
-            replaced[parameter] = stored
-    if both := sorted(factors.keys() & replaced.keys()):
-        raise UnsupportedModelError(f"{root}: {both[0]} is both replaced and multiplied; merge it with peft first")
+            replaced.setdefault(parameter, stored)
     return {name: _low_rank(root, name, parts, settings) for name, parts in factors.items()}, replaced
 
 

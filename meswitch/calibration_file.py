@@ -92,15 +92,5 @@ def _load_expert(pair: Pair) -> tuple[Any, Any]:
     model = AutoModelForCausalLM.from_config(source.config, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(_expert_values(pair, name))
+            parameter.copy_(source.values(name))
     return model, tokenizer
-
-
-def _expert_values(pair: Pair, name: str) -> torch.Tensor:
-    """The expert's parameter; an adapter's is its base's plus the product."""
-    if pair.expert.kind == "checkpoint" or name not in pair.base:
-        return pair.expert.values(name)
-    base = pair.base.read(name)
-    if pair.expert.spec(name).shape != base.shape or base.ndim != 2:
-        return pair.expert.values(name)
-    return pair.expert.delta(name, base).add_(base)
