@@ -10,7 +10,7 @@ from torch import nn
 
 from meswitch.errors import UnsupportedModelError
 
-__all__ = ["Architecture", "Parameter", "ParameterKind", "describe", "read_config"]
+__all__ = ["BUFFER_MARKS", "Architecture", "Parameter", "ParameterKind", "classify", "describe", "read_config"]
 
 # pieces of the names that fused projections carry in the architectures of transformers
 FUSED_MARKS = ("qkv", "query_key_value", "gate_up", "gate_and_up", "up_gate", "c_attn", "in_proj_weight")
@@ -86,11 +86,15 @@ def describe(config: Any) -> Architecture:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if not isinstance(embedding, nn.Embedding) or type(head) is not nn.Linear:
         raise UnsupportedModelError(f"{config.model_type}: the embedding and the head must be plain tables")
+    # looked for first: beside them stand routers of many kinds, which say less about why
+    for name, tensor in model.named_parameters():
+        if tensor.ndim > 2:
+            raise UnsupportedModelError(f"{name} has {tensor.ndim} dimensions: mixtures of experts aren't supported")
     parameters = []
     # duplicates kept: a tied head is listed under its own name as well
     for name, tensor in model.named_parameters(remove_duplicate=False):
         module = model.get_submodule(name.rpartition(".")[0])
-        kind = _classify(name, tensor, module, embedding, head)
+        kind = classify(name, tensor, module, embedding, head)
         parameters.append(Parameter(name=name, kind=kind, shape=tuple(tensor.shape)))
     by_kind = {kind: [p.name for p in parameters if p.kind is kind] for kind in ParameterKind}
     if len(by_kind[ParameterKind.EMBEDDING]) != 1 or len(by_kind[ParameterKind.HEAD]) != 1:
@@ -115,13 +119,14 @@ def _build_on_meta(config: Any) -> Any:
         ) from cause
 
 
-def _classify(
+def classify(
     name: str, tensor: torch.Tensor, module: nn.Module, embedding: nn.Embedding, head: nn.Module
 ) -> ParameterKind:
-    if tensor.ndim > 2:
-        raise UnsupportedModelError(
-            f"{name} has {tensor.ndim} dimensions: mixture-of-experts parameters aren't supported"
-        )
+    """The kind of the parameter `name`, which `module` owns.
+
+    Raises:
+        UnsupportedModelError: it is a matrix that no codec may take for the weight of a plain linear layer.
+    """
     if tensor.ndim < 2:
         return ParameterKind.EXACT
     if module is embedding:

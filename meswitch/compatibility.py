@@ -1,21 +1,20 @@
 """Whether an expert can share a batch with its base: what may differ between two configs, and what may not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meswitch.errors import ShapeMismatchError, UnsupportedModelError
 
 __all__ = ["check_compatible"]
 
-SIZES = frozenset(
-    {
-        "head_dim",
-        "hidden_size",
-        "intermediate_size",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-    }
+# in the order in which they are reported: the others often follow from the first
+SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
 )
 
 MIXABLE = frozenset(
@@ -71,9 +70,8 @@ def check_compatible(base: Any, expert: Any) -> None:
     """
     ours, theirs = _comparable(base), _comparable(expert)
     _refuse(ours, theirs, ["model_type"], UnsupportedModelError)
-    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-    _refuse(ours, theirs, [key for key in differing if key in SIZES], ShapeMismatchError)
-    others = [key for key in differing if key not in MIXABLE]
+    _refuse(ours, theirs, SIZES, ShapeMismatchError)
+    others = sorted((ours.keys() | theirs.keys()) - MIXABLE)
     # with plain rotary embeddings the longest position is a limit, not a factor of any computation
     if _plain_rope(ours) and _plain_rope(theirs):
         others = [key for key in others if key != "max_position_embeddings"]
@@ -90,7 +88,7 @@ def _plain_rope(values: Mapping[str, Any]) -> bool:
     return isinstance(rope, Mapping) and rope.get("rope_type") == "default"
 
 
-def _refuse(base: Mapping[str, Any], expert: Mapping[str, Any], fields: list[str], error: type[Exception]) -> None:
+def _refuse(base: Mapping[str, Any], expert: Mapping[str, Any], fields: Sequence[str], error: type[Exception]) -> None:
     for key in fields:
         if base.get(key) != expert.get(key):
             raise error(
