@@ -57,7 +57,7 @@ class DeltaArena:
         return self.codes.shape[0]
 
     @property
-    def N(self) -> int:
+    def N(self) -> int:  # noqa: N802 - a dimension
         """The output dimension."""
         return self.codes.shape[1]
 

@@ -5,37 +5,17 @@ Weights are the M side of an int8 tensor-core product, four bytes of each activa
 of the levels is subtracted at the end. docs/kernels/delta_matmul.md has the derivation and the floor.
 """
 
-from dataclasses import dataclass
-
 import torch
 
 from meswitch_kernels.activations import SlicedActivations, slice_activations
 from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.grouping import RowGroups, group_rows, tile_width
-from meswitch_kernels.launch import check_available, interpreting, jit, supports_pdl, tl, triton
+from meswitch_kernels.launch import check_available, device_name, interpreting, jit, supports_pdl, tl, triton
+from meswitch_kernels.tiling import DeltaMatmulConfig
+from meswitch_kernels.tuned import delta_config
 
-__all__ = ["DeltaMatmulConfig", "delta_matmul"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeltaMatmulConfig:
-    """How the product is cut into programs.
-
-    Attributes:
-        BM: output channels of a program.
-        BKB: bytes of packed codes of a row that a program reads at a time.
-        SK: parts of K that the warps of a program sum apart; 1, or equal to `warps`.
-        warps, stages: of a program.
-        prefetch_bytes: where all codes of a call are at most so many, they are fetched while the kernel ahead ends.
-    """
-
-    BM: int = 64
-    BKB: int = 128
-    SK: int = 1
-    warps: int = 2
-    stages: int = 3
-    prefetch_bytes: int = 24 << 20
+__all__ = ["delta_matmul"]
 
 
 @jit
@@ -246,7 +226,14 @@ def delta_matmul(
     pdl = supports_pdl(y) if pdl is None else pdl
     sliced = x if isinstance(x, SlicedActivations) else slice_activations(x, bits=arena.bits, pdl=pdl)
     groups = _groups(slot_of_row, arena)
-    config = config or DeltaMatmulConfig()
+    config = config or delta_config(
+        device_name(y.device),
+        rows=y.shape[0],
+        width=groups.width,
+        N=arena.N,
+        row_bytes=arena.row_bytes,
+        group_rows=arena.group_rows,
+    )
     _check(y, sliced, arena, groups, config)
     M, N = y.shape
     asm = not interpreting() if inline_asm is None else inline_asm
@@ -256,9 +243,10 @@ def delta_matmul(
         y, sliced.x, sliced.slices, sliced.sums, sliced.inverse,
         arena.codes.view(torch.int8), arena.steps, arena.salient_index, arena.salient_values, groups.slot, groups.rows,
         y.stride(0), sliced.x.stride(0), N, KB, chunks, arena.group_rows, arena.slots,
-        R=width, S=S, SP=max(16, triton.next_power_of_2(S)), CH=triton.next_power_of_2(chunks), BITS=arena.bits, BM=config.BM, BKB=config.BKB, SK=config.SK,
+        R=width, S=S, SP=max(16, triton.next_power_of_2(S)), CH=triton.next_power_of_2(chunks), BITS=arena.bits,
+        BM=config.BM, BKB=config.BKB, SK=config.SK,
         EVEN=KB % (config.BKB * config.SK) == 0, ASM=unpack_asm(arena.bits) if asm else None, PDL=pdl,
-        PREFETCH=pdl and asm and KB % 16 == 0 and M * N * KB <= config.prefetch_bytes,
+        PREFETCH=pdl and asm and KB % 16 == 0 and config.prefetch_bytes >= M * N * KB,
         num_warps=config.warps, num_stages=config.stages, **({"launch_pdl": True} if pdl else {}),
     )  # fmt: skip
     return y

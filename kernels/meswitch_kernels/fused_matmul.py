@@ -4,39 +4,20 @@
 floating-point levels by placing them into a mantissa. docs/kernels/fused_matmul.md has the derivation and the floor.
 """
 
-from dataclasses import dataclass
-
 import torch
 
-from meswitch_kernels.arena import DeltaArena, level_offset
+from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.errors import UnsupportedShapeError
-from meswitch_kernels.launch import check_available, interpreting, jit, tl, triton
+from meswitch_kernels.launch import check_available, device_name, interpreting, jit, tl, triton
+from meswitch_kernels.tiling import FusedMatmulConfig
+from meswitch_kernels.tuned import fused_config
 
-__all__ = ["FusedMatmulConfig", "fused_matmul"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FusedMatmulConfig:
-    """How the product is cut into programs.
-
-    Attributes:
-        BM, BN: rows of activations and output channels of a program.
-        BK: elements along K at a time, a multiple of 64.
-        warps, stages: of a program.
-        GROUP: programs along N that run side by side, so that W is found in L2.
-    """
-
-    BM: int = 128
-    BN: int = 128
-    BK: int = 64
-    warps: int = 4
-    stages: int = 3
-    GROUP: int = 8
+__all__ = ["fused_matmul"]
 
 
 @jit
 def _levels_twice(b_c, b_shift, b_w, BITS: tl.constexpr, ASM: tl.constexpr):
-    """Twice the levels of the codes that sit `b_shift` above bit 1 of their int16, typed like `b_w`; at 8 bits, the levels."""
+    """Twice the levels of codes `b_shift` above bit 1 of their int16, typed like `b_w`; the levels at 8 bits."""
     if ASM is not None:
         b_l = tl.inline_asm_elementwise(ASM, "=r,r,r", [b_c, b_shift], dtype=b_w.dtype, is_pure=True, pack=2)
     elif BITS == 8:
@@ -153,7 +134,9 @@ def fused_matmul(
         KernelUnavailableError: without Triton or a CUDA device.
     """
     check_available(x)
-    config = config or FusedMatmulConfig()
+    config = config or fused_config(
+        device_name(x.device), rows=max(1, x.shape[0]), N=arena.N, K=arena.K, group_rows=arena.group_rows
+    )
     _check(x, weight, arena, slot, config)
     if slot < 0:
         return torch.nn.functional.linear(x, weight)

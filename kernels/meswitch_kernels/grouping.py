@@ -71,7 +71,8 @@ def group_rows(slot_of_row: torch.Tensor, *, width: int | None = None) -> RowGro
     width = tile_width(B, B) if width is None else width
     if slot_of_row.ndim != 1 or slot_of_row.dtype != torch.int32 or not 0 < B <= MAX_ROWS:
         raise UnsupportedShapeError(
-            f"slot_of_row must be [B] int32 with B from 1 to {MAX_ROWS}, got {list(slot_of_row.shape)} {slot_of_row.dtype}"
+            f"slot_of_row must be [B] int32 with B from 1 to {MAX_ROWS}, "
+            f"got {list(slot_of_row.shape)} {slot_of_row.dtype}"
         )
     if width < 1 or width & (width - 1):
         raise UnsupportedShapeError(f"width must be a power of two, got {width}")
