@@ -12,6 +12,7 @@ from meswitch.config import EngineConfig, RouterConfig, SchedulerConfig, WeightK
 
 __all__ = ["ARMS", "Arm", "check_budget", "default_budget", "engine_config", "parse_arms", "read_files"]
 
+DENSE_EXPERTS = 2
 PAGE_CACHE = "warm: all files of the arm were read just before it started"
 
 
@@ -62,14 +63,15 @@ def parse_arms(text: str) -> tuple[Arm, ...]:
 
 
 def default_budget(prepared: Prepared, *, router: RouterMode) -> int:
-    """What the delta arm needs to hold everything: base, all codes, the router, and one expert in dense form.
+    """Router, base, all codes, and a dense cache of two experts: what the delta arm works well with.
 
-    With eight experts at 2 bits the same bytes hold two to three whole models beside the router, which is the choice
-    that an owner of such a machine has.
+    It is also the memory of an owner who cannot hold every model: the same bytes hold router and three whole models of
+    the eight, if codes take less than a model.
     """
     router_bytes = prepared.router_bytes if router == "llm" else 0
     sizes = prepared.sizes.values()
-    return prepared.model_bytes + router_bytes + sum(s.whole for s in sizes) + max(s.dense for s in sizes)
+    dense_cache = DENSE_EXPERTS * max(size.dense for size in sizes)
+    return router_bytes + prepared.model_bytes + sum(size.whole for size in sizes) + dense_cache
 
 
 def check_budget(arms: Sequence[Arm], prepared: Prepared, *, router: RouterMode, budget: int) -> None:

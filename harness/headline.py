@@ -29,7 +29,7 @@ def build_headline(arms: Mapping[str, ArmSummary], family: Mapping[str, str | in
     by_metric = {row.metric: row for row in rows}
     sentences = (
         _memory(by_metric["weight_bytes"], family),
-        _compare("The median time to first token", by_metric["ttft_p50_s"], second),
+        _compare("The first token of an answer", by_metric["ttft_p50_s"], second),
         _compare("A switch to another expert", by_metric["switch_p50_s"], second),
         _quality(by_metric["accuracy"], second),
         _goodput(by_metric["correct_goodput_per_s"], second),
@@ -66,9 +66,9 @@ def _compare(what: str, row: HeadlineRow, baseline: str | None) -> str | None:
     if row.value is None:
         return None
     if row.baseline is None or row.ratio is None or baseline is None:
-        return f"{what} is {_seconds(row.value)}."
+        return f"{what} takes {_seconds(row.value)} (median)."
     change = f"{1 / row.ratio:.1f} times faster" if row.ratio <= 1 else f"{row.ratio:.1f} times slower"
-    return f"{what} takes {_seconds(row.value)}, against {_seconds(row.baseline)} with {baseline}: {change}."
+    return f"{what} takes {_seconds(row.value)} (median), against {_seconds(row.baseline)} with {baseline}: {change}."
 
 
 def _quality(row: HeadlineRow, baseline: str | None) -> str | None:
@@ -108,15 +108,15 @@ def _value(estimate: Estimate | None) -> float | None:
 
 _FIGURES = (
     _Figure("weight_bytes", "weights in memory", "bytes", "lower", _weight_total),
-    _Figure("ttft_p50_s", "time to first token, median", "s", "lower", lambda arm: _median(arm.ttft_s)),
-    _Figure("ttft_p99_s", "time to first token, p99", "s", "lower", lambda arm: _value(arm.ttft_s.p99)),
-    _Figure("switch_p50_s", "switch to another expert, median", "s", "lower", _switch_median),
+    _Figure("ttft_p50_s", "first token, median", "s", "lower", lambda arm: _median(arm.ttft_s)),
+    _Figure("ttft_p99_s", "first token, p99", "s", "lower", lambda arm: _value(arm.ttft_s.p99)),
+    _Figure("switch_p50_s", "switch, median", "s", "lower", _switch_median),
     _Figure("switches", "switches", "count", "lower", lambda arm: arm.switches),
-    _Figure("moved_bytes", "bytes moved by switches", "bytes", "lower", lambda arm: arm.moved_bytes),
+    _Figure("moved_bytes", "moved by switches", "bytes", "lower", lambda arm: arm.moved_bytes),
     _Figure("accuracy", "answers right", "share", "higher", lambda arm: _value(arm.accuracy)),
     _Figure(
         "correct_goodput_per_s",
-        "right answers within their limits",
+        "right and in time",
         "per_s",
         "higher",
         lambda arm: _value(arm.correct_goodput_per_s),

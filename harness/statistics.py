@@ -66,10 +66,11 @@ def quantiles(values: Sequence[float]) -> Quantiles:
         if len(ordered) < MINIMUM_N[q]:
             return None
         low, high = _interval_ranks(len(ordered), n_effective, q)
+        rank = max(math.ceil(q * len(ordered)) - 1, 0)
         return Estimate(
-            value=percentile(ordered, q),
-            low=None if low is None else ordered[low],
-            high=None if high is None else ordered[high],
+            value=ordered[rank],
+            low=None if low is None else ordered[min(low, rank)],
+            high=None if high is None else ordered[max(high, rank)],
         )
 
     return Quantiles(
@@ -160,9 +161,11 @@ def _interval_ranks(n: int, n_effective: float, q: float) -> tuple[int | None, i
     # the true percentile lies below the k-th smallest value (k from 1) with probability P(B <= k - 1)
     low = int(np.searchsorted(cumulative, 0.025, side="right"))
     high = int(np.searchsorted(cumulative, 0.975 - 1e-12)) + 1
-    lower = None if low < 1 else math.floor(low / m * n) - 1
-    upper = None if high > m else math.ceil(high / m * n) - 1
-    return (None if lower is None or lower < 0 else lower), (None if upper is None else min(upper, n - 1))
+    # rank k of m independent values stands at k / (m + 1) of the distribution
+    scale = (n + 1) / (m + 1)
+    lower = None if low < 1 else max(math.floor(low * scale + 1e-9), 1) - 1
+    upper = None if high > m else min(math.ceil(high * scale - 1e-9), n) - 1
+    return lower, upper
 
 
 def _log_binomial(m: int, q: float) -> Floats:

@@ -17,7 +17,7 @@ def print_summary(summary: Summary, run_dir: Path, report: Path | None, console:
     console.print()
     console.print(_title(summary), style="bold", highlight=False)
     for sentence in summary.headline.sentences:
-        console.print(f"  {sentence}", highlight=False)
+        console.print(f"  {sentence}", highlight=False, soft_wrap=True)
     console.print()
     console.print(_answer(summary))
     console.print(_latencies(summary))
@@ -38,7 +38,7 @@ def _title(summary: Summary) -> str:
 def _answer(summary: Summary) -> Table:
     headline = summary.headline
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     table.add_column(headline.arm or "", justify="right")
     if headline.baseline:
         table.add_column(headline.baseline, justify="right")
@@ -53,7 +53,7 @@ def _answer(summary: Summary) -> Table:
         ("hit rate", lambda a: _share(a.hit_rate)),
         ("output tokens/s", lambda a: _interval(a.output_tokens_per_s, ".1f")),
         ("requests not answered", _not_answered),
-        ("engine process, peak", lambda a: _bytes(a.process_bytes)),
+        ("process, peak", lambda a: _bytes(a.process_bytes)),
     ):
         table.add_row(name, *(pick(arm) for arm in _shown(summary)))
     return table
@@ -65,9 +65,9 @@ def _shown(summary: Summary) -> Sequence[ArmSummary]:
 
 
 def _latencies(summary: Summary) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for heading in ("ms", "", "n", "p50", "p90", "p99", "95 % CI of the highest"):
-        table.add_column(heading, justify="left" if heading in ("ms", "") else "right")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("ms", "n", "p50", "p90", "p99", "95 % CI of the last"):
+        table.add_column(heading, justify="left" if heading == "ms" else "right", no_wrap=True)
     for name, arm in summary.arms.items():
         rows = (
             ("TTFT", arm.ttft_s),
@@ -78,18 +78,24 @@ def _latencies(summary: Summary) -> Table:
             ("routing", arm.route_s),
             ("send lag", arm.send_lag_s),
         )
-        for label, values in rows:
-            if values.n:
-                table.add_row(name, label, *_milliseconds(values))
+        shown = [(label, values) for label, values in rows if values.n]
+        table.add_row(f"[bold]{name}[/bold]")
+        for number, (label, values) in enumerate(shown, 1):
+            table.add_row(f"  {label}", *_milliseconds(values), end_section=number == len(shown))
     return table
 
 
 def _milliseconds(values: Quantiles) -> list[str]:
     estimates = (values.p50, values.p90, values.p99)
-    shown = ["–" if e is None else f"{e.value * 1e3:.1f}" for e in estimates]
     highest = [e for e in estimates if e is not None][-1]
-    low, high = ("–" if x is None else f"{x * 1e3:.1f}" for x in (highest.low, highest.high))
-    return [str(values.n), *shown, f"[{low}, {high}]"]
+    interval = f"[{_milli(highest.low)}, {_milli(highest.high)}]"
+    return [str(values.n), *(_milli(e.value if e else None) for e in estimates), interval]
+
+
+def _milli(value_s: float | None) -> str:
+    if value_s is None:
+        return "–"
+    return f"{value_s * 1e3:.1f}" if value_s < 1 else f"{value_s * 1e3:,.0f}"
 
 
 def _print_verdict(summary: Summary, console: Console) -> None:
@@ -98,9 +104,9 @@ def _print_verdict(summary: Summary, console: Console) -> None:
     else:
         console.print("[bold red]INVALID[/bold red]: these numbers must not be used", highlight=False)
         for reason in summary.reasons:
-            console.print(f"  - {reason}", highlight=False, markup=False)
+            console.print(f"  - {reason}", highlight=False, markup=False, soft_wrap=True)
     for note in summary.notes:
-        console.print(f"  note: {note}", highlight=False, markup=False)
+        console.print(f"  note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _client(summary: Summary) -> str:
@@ -122,7 +128,7 @@ def _figure(row: HeadlineRow, value: float | None) -> str:
         case "bytes":
             return format_bytes(value)
         case "s":
-            return f"{value * 1e3:.1f} ms"
+            return f"{_milli(value)} ms"
         case "share":
             return f"{value:.1%}"
         case "per_s":
