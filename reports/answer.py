@@ -15,7 +15,7 @@ from reports.units import (
     format_share,
 )
 from reports.verdict import Claim, claim_apart, claim_difference, claim_exact, claim_ratio
-from reports.weights import WORKING_PARTS, weight_parts, whole_models_bytes
+from reports.weights import WORKING_PARTS, serving_parts, weight_parts, whole_models_bytes
 
 __all__ = ["Card", "Group", "Row", "answer_cards"]
 
@@ -79,10 +79,10 @@ def answer_cards(source: RunSource) -> tuple[Card, ...]:
 
 
 def _memory_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:
-    parts, whole = weight_parts(arm), whole_models_bytes(source)
+    parts, whole = serving_parts(source), whole_models_bytes(source)
     kept = {part: size for part, size in parts.items() if part not in WORKING_PARTS}
     count = format_plural(source.expert_count, "whole model")
-    bars: list[tuple[str, Mapping[str, int], str]] = [(source.treatment or "", parts, "treatment")]
+    bars: list[tuple[str, Mapping[str, int], str]] = [(f"{source.treatment}, all experts", parts, "treatment")]
     if whole is not None:
         bars.append((count, {"experts": whole}, "computed"))
     if baseline is not None:
@@ -90,7 +90,7 @@ def _memory_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None
     widest = max([sum(sizes.values()) for _, sizes, _ in bars] + [1])
     words = {"lower": f"less than {count}", "higher": f"more than {count}"}
     claim = claim_exact(sum(parts.values()), whole, better="lower", **words)
-    groups = [Group(title="all weights held", rows=_memory_rows(bars, widest), claim=claim)]
+    groups = [Group(title="all weights", rows=_memory_rows(bars, widest), claim=claim)]
     if kept != parts:
         rows = _memory_rows([(source.treatment or "", kept, "treatment")], widest)
         kept_claim = claim_exact(sum(kept.values()), whole, better="lower", **words)
@@ -105,7 +105,9 @@ def _memory_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None
         legend=tuple(
             (_PART_ROLES.get(p, "baseline-2"), p.replace("_", " "), format_bytes(n)) for p, n in parts.items()
         ),
-        note=_budget_note(arm, baseline),
+        note=" ".join(
+            part for part in (_budget_note(arm, baseline), _codes_note(source, arm), _codec_note(source)) if part
+        ),
     )
 
 
@@ -133,6 +135,23 @@ def _budget_note(arm: ArmSummary, baseline: ArmSummary | None) -> str:
     if len(set(budgets)) == 1:
         return f"Memory budget of every arm: {budgets[0]}."
     return f"Memory budgets: {' and '.join(budgets)}."
+
+
+def _codes_note(source: RunSource, arm: ArmSummary) -> str:
+    held, counted = weight_parts(arm).get("codes", 0), serving_parts(source).get("codes", 0)
+    if held == counted:
+        return ""
+    return f"Counted with the codes of all experts; loaded by this run: {format_bytes(held)} of them."
+
+
+def _codec_note(source: RunSource) -> str:
+    """The codec, and how large all deltas are: linear weights only, and whole experts."""
+    family = source.manifest.family
+    sizes = family.get("delta_bytes_linears"), family.get("delta_bytes")
+    if not all(isinstance(size, int) for size in sizes):
+        return ""
+    linears, whole = (format_bytes(float(size)) for size in sizes if size is not None)
+    return f"Deltas by {family.get('codec')}: {linears} of linear weights, {whole} in all."
 
 
 def _ttft_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:

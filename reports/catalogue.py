@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from reports.figures.theme import ROLES, arm_colours, drawing
 from reports.source import RunSource
 from reports.tables import confusion_table
 from reports.units import format_bytes, format_count, format_plural, format_seconds, format_share
-from reports.weights import weight_parts, whole_models_bytes
+from reports.weights import serving_parts, weight_parts, whole_models_bytes
 
 __all__ = ["DrawnFigure", "Tables", "draw_figures"]
 
@@ -87,8 +88,13 @@ def _latency_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
             title=title,
             caption="Share of scheduled requests done within a time. Curves of failed requests end below 100 %.",
             alt=_medians(source, column),
-            draw=lambda column=column, title=title: latency.draw_latency_by_arm(  # type: ignore[misc]
-                tables.requests, column, arms=arms, treatment=treatment, label=title.lower()
+            draw=partial(
+                latency.draw_latency_by_arm,
+                tables.requests,
+                column,
+                arms=arms,
+                treatment=treatment,
+                label=title.lower(),
             ),
         )
         if column == "ttft_s":
@@ -98,8 +104,13 @@ def _latency_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
                 title="Time to first token by residency class",
                 caption="Where the expert was when its request was admitted: resident, in host memory, on disk.",
                 alt=_medians_by_class(source),
-                draw=lambda: latency.draw_latency_by_class(
-                    tables.requests, "ttft_s", arms=arms, treatment=treatment, label="time to first token"
+                draw=partial(
+                    latency.draw_latency_by_class,
+                    tables.requests,
+                    "ttft_s",
+                    arms=arms,
+                    treatment=treatment,
+                    label="time to first token",
                 ),
             )
 
@@ -113,7 +124,7 @@ def _switch_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         title="How long a switch takes",
         caption="Distinct switches that any request waited for, by where the weights came from.",
         alt=f"Number of switches: {counts}.",
-        draw=lambda: switching.draw_switch_times(tables.switches, arms=arms, treatment=treatment),
+        draw=partial(switching.draw_switch_times, tables.switches, arms=arms, treatment=treatment),
     )
     yield _Plan(
         section="switching",
@@ -121,7 +132,7 @@ def _switch_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         title="Bytes moved by switches",
         caption="Added up over the run. A steep line keeps a disk or a bus busy.",
         alt="; ".join(f"{arm}: {format_bytes(f.moved_bytes)}" for arm, f in source.summary.arms.items()) + ".",
-        draw=lambda: switching.draw_moved(tables.switches, arms=arms, treatment=treatment),
+        draw=partial(switching.draw_moved, tables.switches, arms=arms, treatment=treatment),
     )
     colours = arm_colours(arms, treatment)
     for i, arm in enumerate(arms):
@@ -131,7 +142,8 @@ def _switch_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
             title=f"Residency over time: {arm}",
             caption="A lane an expert. Experts resident from the start are shaded only once a switch evicts them.",
             alt=f"{format_count(source.summary.arms[arm].switches)} switches over the run.",
-            draw=lambda arm=arm: switching.draw_timeline(  # type: ignore[misc]
+            draw=partial(
+                switching.draw_timeline,
                 [r for r in source.records if r.arm == arm],
                 tables.switches.get(arm, ()),
                 experts=source.experts,
@@ -145,8 +157,8 @@ def _switch_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
             title=f"Who made way for whom: {arm}",
             caption="Count of switches by expert evicted (rows) and loaded (columns).",
             alt=f"{format_count(source.summary.arms[arm].switches)} switches.",
-            draw=lambda arm=arm: switching.draw_evictions(  # type: ignore[misc]
-                tables.switches.get(arm, ()), experts=source.experts, role=_role(source, arm)
+            draw=partial(
+                switching.draw_evictions, tables.switches.get(arm, ()), experts=source.experts, role=_role(source, arm)
             ),
         )
 
@@ -159,9 +171,9 @@ def _memory_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         section="memory",
         name="weight-memory",
         title="Weights in memory",
-        caption="What each arm held at the end of its part of the run, and what whole models would take.",
+        caption="What each arm held at the end, the treatment with the codes of all experts; and whole models.",
         alt="; ".join(f"{bar.label}: {sum(bar.parts.values()):,} bytes" for bar in bars) + ".",
-        draw=lambda: memory.draw_memory(bars, limits=limits),
+        draw=partial(memory.draw_memory, bars, limits=limits),
     )
     yield _Plan(
         section="memory",
@@ -169,7 +181,7 @@ def _memory_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         title="The machine over time",
         caption="Samples of the engine's process and of the client, from each arm's own start.",
         alt="Lines over time for each sampled quantity; the CSV of samples has the numbers.",
-        draw=lambda: memory.draw_lanes(tables.samples, arms=source.arms, treatment=source.treatment),
+        draw=partial(memory.draw_lanes, tables.samples, arms=source.arms, treatment=source.treatment),
     )
 
 
@@ -177,7 +189,7 @@ def memory_bars(source: RunSource) -> list[memory.MemoryBar]:
     """Weight bytes of each arm, and after the treatment what as many whole models would take."""
     bars = []
     for arm in source.arms:
-        parts = weight_parts(source.arm(arm))
+        parts = serving_parts(source) if arm == source.treatment else weight_parts(source.arm(arm))
         if parts:
             bars.append(memory.MemoryBar(label=arm, parts=parts))
     whole = whole_models_bytes(source)
@@ -198,7 +210,7 @@ def _quality_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         title="Right answers by expert",
         caption="The requests that wanted each expert, whichever expert answered them.",
         alt=f"All experts together: {accuracy}.",
-        draw=lambda: quality.draw_accuracy(tables.experts, arms=source.arms, treatment=source.treatment),
+        draw=partial(quality.draw_accuracy, tables.experts, arms=source.arms, treatment=source.treatment),
     )
     yield _Plan(
         section="experts",
@@ -206,7 +218,7 @@ def _quality_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         title="Time to first token by expert",
         caption="Median of the requests that wanted each expert. Without a bar, too few requests for an interval.",
         alt=f"All experts together: {_medians(source, 'ttft_s')}",
-        draw=lambda: quality.draw_ttft(tables.experts, arms=source.arms, treatment=source.treatment),
+        draw=partial(quality.draw_ttft, tables.experts, arms=source.arms, treatment=source.treatment),
     )
     for i, arm in enumerate(source.arms):
         router = source.summary.arms[arm].router_accuracy
@@ -216,9 +228,7 @@ def _quality_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
             title=f"Wanted against chosen: {arm}",
             caption="Count of requests, shaded by the share of their row. The diagonal is right.",
             alt=f"Router right: {format_share(router.value if router else None)}.",
-            draw=lambda arm=arm: quality.draw_routing(  # type: ignore[misc]
-                confusion_table(source.records, arm), role=_role(source, arm)
-            ),
+            draw=partial(quality.draw_routing, confusion_table(source.records, arm), role=_role(source, arm)),
         )
 
 

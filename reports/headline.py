@@ -4,9 +4,9 @@ from reports.answer import answer_cards
 from reports.source import RunSource
 from reports.units import format_bytes, format_plural, format_seconds, format_share
 from reports.verdict import Claim, claim_exact
-from reports.weights import weight_parts, whole_models_bytes
+from reports.weights import serving_parts, whole_models_bytes
 
-__all__ = ["headline", "subject"]
+__all__ = ["caveat", "headline", "subject"]
 
 _UNCLEAR = "no significant difference in"
 
@@ -20,6 +20,15 @@ def subject(source: RunSource) -> str:
     if source.baseline is None:
         return f"{experts} served by {source.treatment}, no baseline beside it"
     return f"{experts} served by {source.treatment}, against {source.baseline}"
+
+
+def caveat(source: RunSource) -> str:
+    """What the family is, and that a run without a GPU says nothing about one."""
+    family = source.summary.family
+    note = str(family.get("note") or "")
+    if not source.has_gpu and "say nothing about a GPU" not in note:
+        note = "; ".join(part for part in (note, "timings on a CPU say nothing about a GPU") if part)
+    return f"{family.get('name') or 'unnamed family'}: {note}" if note else ""
 
 
 def headline(source: RunSource) -> str:
@@ -41,7 +50,7 @@ def headline(source: RunSource) -> str:
 
 
 def _memory(source: RunSource) -> str:
-    total, whole = sum(weight_parts(source.arm(source.treatment)).values()), whole_models_bytes(source)
+    total, whole = sum(serving_parts(source).values()), whole_models_bytes(source)
     claim = claim_exact(total, whole, lower="less", higher="more", better="lower")
     experts = format_plural(source.expert_count, "expert")
     if whole is None or not claim.amount:

@@ -11,7 +11,7 @@ from reports.answer import answer_cards
 from reports.catalogue import DrawnFigure
 from reports.definitions import DEFINITIONS
 from reports.figures.svg import css_variables
-from reports.headline import headline, subject
+from reports.headline import caveat, headline, subject
 from reports.rows import client_rows, expert_rows, metric_rows, provenance_rows
 from reports.source import RunSource
 from reports.tables import wrong_answers
@@ -67,6 +67,7 @@ def render_page(source: RunSource, figures: Sequence[DrawnFigure], downloads: Se
         verdict=run_verdict(source.summary),
         headline=headline(source),
         subject=subject(source),
+        caveat=caveat(source),
         cards=answer_cards(source),
         figures=_by_section(figures),
         metrics=metric_rows(source),
@@ -93,6 +94,6 @@ def _configuration(source: RunSource) -> list[tuple[str, str]]:
     """The resolved configuration of the run, the router and each arm, as indented JSON."""
     parts = [("run", source.manifest.config)]
     if source.manifest.router is not None:
-        parts.append(("router, as the family publishes it", source.manifest.router))
+        parts.append(("router", source.manifest.router))
     parts += [(f"arm {arm.name}", asdict(arm)) for arm in source.manifest.arms]
     return [(name, json.dumps(part, indent=2, ensure_ascii=False)) for name, part in parts]

@@ -1,7 +1,7 @@
 """The answer as a Markdown table, for a README or a pull request."""
 
 from reports.answer import Card, answer_cards
-from reports.headline import headline, subject
+from reports.headline import caveat, headline, subject
 from reports.source import RunSource
 from reports.verdict import run_verdict
 
@@ -16,10 +16,10 @@ def run_markdown(source: RunSource) -> str:
     lines += [_line(head), _line(["---"] * len(head))]
     for card in answer_cards(source):
         lines += _card_lines(card, with_baseline=source.baseline is not None)
-    note = source.summary.family.get("note")
+    note = caveat(source)
     lines += ["", f"{verdict.title}: {verdict.text}" + "".join(f" {reason}." for reason in verdict.reasons)]
     if note:
-        lines += ["", f"{source.summary.family.get('name')}: {_escape(str(note))}"]
+        lines += ["", _escape(note)]
     return "\n".join([*lines, ""])
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from harness.summary import ArmSummary, Estimate, ExpertSummary, Quantiles
@@ -62,11 +64,10 @@ def metric_rows(source: RunSource) -> list[MetricRow]:
         _estimates(source, "output tokens", "output_tokens_per_s", "number"),
         _estimates(source, "found resident at admission", "hit_rate", "share"),
     ]
-    named = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("routing", "route_s"))
-    for label, name in named:
-        rows += _percentile_rows(source, label, lambda arm, name=name: getattr(arm, name))  # type: ignore[misc]
+    for label, name in (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("routing", "route_s")):
+        rows += _percentile_rows(source, label, attrgetter(name))
     for place in sorted({place for arm in source.summary.arms.values() for place in arm.switch_s}):
-        rows += _percentile_rows(source, f"switch from {place}", lambda arm, place=place: arm.switch_s.get(place))  # type: ignore[misc]
+        rows += _percentile_rows(source, f"switch from {place}", partial(_switch_times, place))
     return [*rows, *_byte_rows(source)]
 
 
@@ -77,14 +78,21 @@ def _byte_rows(source: RunSource) -> list[MetricRow]:
     ]
     parts = dict.fromkeys(part for arm in source.summary.arms.values() for part in arm.weight_bytes or {})
     for part in sorted(parts, key=lambda part: part == "total"):
-        label = f"weights: {part.replace('_', ' ')}"
-        rows.append(_row(source, label, lambda arm, part=part: Cell(format_bytes((arm.weight_bytes or {}).get(part)))))  # type: ignore[misc]
+        rows.append(_row(source, f"weights: {part.replace('_', ' ')}", partial(_weights, part)))
     return [
         *rows,
         _row(source, "memory budget of the weights", lambda arm: Cell(format_bytes(arm.budget_bytes))),
         _row(source, "keys and values", lambda arm: Cell(format_bytes(arm.kv_bytes))),
         _row(source, "engine process, highest resident set", lambda arm: Cell(format_bytes(arm.process_bytes))),
     ]
+
+
+def _switch_times(place: str, arm: ArmSummary) -> Quantiles | None:
+    return arm.switch_s.get(place)
+
+
+def _weights(part: str, arm: ArmSummary) -> Cell:
+    return Cell(format_bytes((arm.weight_bytes or {}).get(part)))
 
 
 def client_rows(source: RunSource) -> list[MetricRow]:

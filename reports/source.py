@@ -60,6 +60,12 @@ class RunSource:
         return sorted(name for name in seen if name is not None)
 
     @property
+    def has_gpu(self) -> bool:
+        """Whether the run's machine had a GPU, as its provenance tells."""
+        gpu = self.manifest.provenance.get("gpu")
+        return isinstance(gpu, str) and not gpu.startswith("no GPU")
+
+    @property
     def expert_count(self) -> int:
         """How many experts the family serves, as it says itself; else as many as are known by name."""
         count = self.manifest.family.get("experts")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.summary import Estimate, Summary
-from reports.units import format_factor, format_number
+from reports.units import format_factor, format_number, format_seconds, format_share
 
 __all__ = [
     "Claim",
@@ -53,7 +53,7 @@ def run_verdict(summary: Summary) -> Verdict:
     """Valid only if nothing speaks against it; a run that was cut short says so in its first word."""
     partial = "The run was interrupted: its numbers cover what had been recorded by then."
     if summary.valid and not summary.partial:
-        title, text = "VALID", "Every check of this run passed."
+        title, text = "VALID", f"Every check of this run passed{_client(summary)}."
     elif summary.valid:
         title, text = "PARTIAL", partial
     elif summary.partial:
@@ -67,6 +67,19 @@ def run_verdict(summary: Summary) -> Verdict:
         reasons=summary.reasons,
         notes=summary.notes,
     )
+
+
+def _client(summary: Summary) -> str:
+    """The instrument's own worst figures, which are what makes the others believable."""
+    said = []
+    for name in ("p99", "p90", "p50"):
+        lags = [getattr(arm.send_lag_s, name) for arm in summary.arms.values()]
+        if lags and None not in lags:
+            said = [f"send lag {name} {format_seconds(max(lag.value for lag in lags))}"]
+            break
+    share = max((arm.client.cpu_share for arm in summary.arms.values() if arm.client.cpu_share), default=None)
+    said += [] if share is None else [f"client CPU {format_share(share)} of a core"]
+    return f": {', '.join(said)}" if said else ""
 
 
 def claim_ratio(ratio: Estimate | None, *, lower: str, higher: str, better: Literal["lower", "higher"]) -> Claim:

@@ -3,7 +3,7 @@
 from harness.summary import ArmSummary
 from reports.source import RunSource
 
-__all__ = ["WORKING_PARTS", "weight_parts", "whole_models_bytes"]
+__all__ = ["WORKING_PARTS", "serving_parts", "weight_parts", "whole_models_bytes"]
 
 WORKING_PARTS = frozenset({"dense_cache"})
 """Parts that hold weights unpacked for use, which could be made again from the others."""
@@ -28,3 +28,16 @@ def weight_parts(arm: ArmSummary | None) -> dict[str, int]:
     if arm is None or arm.weight_bytes is None:
         return {}
     return {part: size for part, size in arm.weight_bytes.items() if part != "total" and size}
+
+
+def serving_parts(source: RunSource) -> dict[str, int]:
+    """Bytes by part with which the treatment serves *all* experts.
+
+    What it held at the end of the run, but with the codes of every expert: a run that asked for few of them has loaded
+    few, and must not look the smaller for it.
+    """
+    parts = weight_parts(source.arm(source.treatment))
+    every = source.manifest.family.get("delta_bytes")
+    if "codes" in parts and isinstance(every, int):
+        parts["codes"] = max(parts["codes"], every)
+    return parts

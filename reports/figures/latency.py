@@ -32,7 +32,9 @@ def draw_latency_by_arm(
         _draw_steps(ax, part[column], len(part), color=colours[arm], label=arm)
     _draw_limit(ax, requests.get(f"slo_{column}"))
     _finish(ax, label)
-    ax.legend(handles=ax.get_legend_handles_labels()[0][::-1], loc="lower right")
+    handles = ax.get_legend_handles_labels()[0]
+    lines = sorted(handles, key=lambda line: [*arms, line.get_label()].index(line.get_label()))
+    ax.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=4)
     return figure
 
 

@@ -127,7 +127,7 @@ def log_seconds(ax: Axes) -> None:
     """Make the x axis of `ax` logarithmic, with ticks that read as durations at 1, 2 and 5."""
     ax.set_xscale("log")
     low, high = ax.get_xlim()
-    subs = (1.0,) if high / low > 300 else (1.0, 2.0, 5.0)
+    subs = (1.0, 2.0, 5.0) if high / low < 150 else (1.0, 3.0) if high / low < 1500 else (1.0,)
     ax.xaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value, digits=1)))
     ax.xaxis.set_minor_formatter(NullFormatter())

@@ -149,7 +149,7 @@ def write_run(
         created="2026-11-22T05:00:00Z",
         status="complete" if status == "complete" else "partial",
         command=("harness", "run", "--trace", "mixed.jsonl"),
-        provenance={"machine": "test", "cpu": "Example CPU 2.0 GHz", "cores": 2, "gpu": None, "python": "3.11"},
+        provenance={"machine": "test", "cpu": "Example CPU 2.0 GHz", "cores": 2, "gpu": "no GPU", "python": "3.11"},
         config={"trace": "mixed.jsonl", "seed": 0},
         trace={"name": "mixed", "sha256": "0" * 64, "requests": per_arm},
         family={  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 
 from harness.records import RequestRecord
 from reports.answer import Card, answer_cards
-from reports.headline import headline, subject
+from reports.headline import caveat, headline, subject
 from reports.source import RunSource, read_run
 from reports.weights import whole_models_bytes
 
@@ -33,6 +33,23 @@ def test_memory_stands_against_whole_models_and_the_baselines_budget(source: Run
     assert memory.groups[0].claim.text == "2.0× less than 8 whole models"
     assert memory.groups[1].rows[0].value == "17.0 MiB"
     assert memory.note == "Memory budget of every arm: 40.0 MiB."
+
+
+def test_memory_counts_the_codes_of_all_experts_even_if_the_run_loaded_few(
+    make_run: Callable[..., Path], both_arms: Sequence[RequestRecord]
+) -> None:
+    family = {"delta_bytes": 10 * MIB, "delta_bytes_linears": 9 * MIB, "codec": "rtn:bits=2"}
+    memory = card(read_run(make_run("few", both_arms, **family)), "memory")
+    # codes 10 instead of the 6 that were loaded
+    assert memory.figure == "37.0 MiB"
+    assert "loaded by this run: 6.00 MiB" in memory.note
+    assert memory.note.endswith("Deltas by rtn:bits=2: 9.00 MiB of linear weights, 10.0 MiB in all.")
+
+
+def test_run_without_a_gpu_says_that_it_says_nothing_about_one(
+    make_run: Callable[..., Path], both_arms: Sequence[RequestRecord]
+) -> None:
+    assert caveat(read_run(make_run("cpu", both_arms, note="small"))).startswith("pocket: small; timings on a CPU")
 
 
 def test_bars_of_a_group_share_one_scale(source: RunSource) -> None:
