@@ -1,0 +1,74 @@
+import pytest
+
+from harness.errors import UsageError
+from harness.schedule import build_schedule, warm_up_requests
+from workloads.trace import Sampling, Slo, TraceRequest
+
+MS = 1_000_000
+
+
+@pytest.fixture
+def schedule_of(make_trace):
+    def build(*requests, **options):
+        return build_schedule(make_trace(requests), **{"router": "tag", "experts": ("a", "b"), **options})
+
+    return build
+
+
+def request(name, t_ms, **fields):
+    return TraceRequest(**{"id": name, "t_ms": t_ms, "prompt": name, "expert": "a", **fields})
+
+
+def test_send_times_are_absolute_and_count_from_the_first_request(schedule_of):
+    schedule = schedule_of(request("x", 250.5), request("y", 300), request("z", 1250.5))
+    assert [item.due_ns for item in schedule] == [0, 49_500_000, 1000 * MS]
+
+
+def test_a_rate_scale_of_two_replays_twice_as_fast(schedule_of):
+    schedule = schedule_of(request("x", 0), request("y", 100), rate_scale=2)
+    assert schedule[1].due_ns == 50 * MS
+
+
+def test_the_router_decides_only_when_asked_to(schedule_of):
+    assert schedule_of(request("x", 0))[0].request.expert == "a"
+    routed = schedule_of(request("x", 0), router="llm")[0]
+    assert routed.request.expert == "auto"
+    assert routed.expert_wanted == "a"
+
+
+def test_limits_lengths_and_sampling_come_from_the_trace(schedule_of):
+    item = schedule_of(
+        request("x", 0, output_length=7, slo=Slo(ttft_ms=5), sampling=Sampling(temperature=1.0, ignore_eos=True)),
+        seed=40,
+    )[0]
+    assert item.request.sampling.max_tokens == 7
+    assert item.request.sampling.ignore_eos
+    assert item.request.sampling.seed == 40
+    assert item.slo.ttft_ms == 5
+
+
+def test_a_seed_of_zero_is_a_seed(schedule_of):
+    sampled = request("x", 0, sampling=Sampling(temperature=1.0, seed=0))
+    assert schedule_of(sampled, seed=40)[0].request.sampling.seed == 0
+    assert schedule_of(request("x", 0, sampling=Sampling(temperature=1.0)), seed=0)[0].request.sampling.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "message"),
+    [
+        ({"expert": "c"}, {}, "request x: the family has no expert 'c'; it has a, b"),
+        ({"expert": None}, {}, "request x: names no expert, which --router tag needs"),
+        ({"prompt": None, "input_length": 5}, {}, "request x: a replay needs prompt"),
+        ({"cancel_after_ms": 5.0}, {}, "request x: cancel_after is not supported"),
+        ({}, {"rate_scale": 0}, "--rate-scale must be positive, got 0"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused_by_name(schedule_of, fields, options, message):
+    with pytest.raises(UsageError, match=message):
+        schedule_of(request("x", 0, **fields), **options)
+
+
+def test_warm_up_requests_are_the_first_ones_under_other_names(schedule_of):
+    schedule = schedule_of(request("x", 0), request("y", 1))
+    assert [r.request_id for r in warm_up_requests(schedule, 3)] == ["warm-up-0", "warm-up-1"]
+    assert warm_up_requests(schedule, 1)[0].prompt == "x"

@@ -1,0 +1,96 @@
+import os
+import threading
+from types import SimpleNamespace
+
+from harness.loadgen import Pulse
+from harness.telemetry import NullGpu, Sampler, read_samples
+from harness.telemetry.gpu import GpuReading, NvmlGpu, open_gpu
+
+
+class FakeNvml:
+    """NVML's functions with known answers; `withheld` ones raise, as in a container."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, withheld=()):
+        self._withheld = withheld
+
+    def __getattr__(self, name):
+        def answer(*_):
+            if name in self._withheld:
+                raise self.NVMLError
+            return {
+                "nvmlDeviceGetHandleByIndex": 0,
+                "nvmlDeviceGetName": b"NVIDIA H100",
+                "nvmlSystemGetDriverVersion": "580.1",
+                "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=100),
+                "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=50),
+                "nvmlDeviceGetPowerUsage": 350_000,
+                "nvmlDeviceGetTotalEnergyConsumption": 7_000,
+                "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=5, usedGpuMemory=60)],
+            }[name]
+
+        return answer
+
+
+def test_readings_are_in_bytes_watts_and_joules():
+    gpu = NvmlGpu(FakeNvml(), 0)
+    assert (gpu.description, gpu.driver) == ("NVIDIA H100", "580.1")
+    assert gpu.read(5) == GpuReading(memory_bytes=100, process_bytes=60, utilisation=0.5, power_w=350, energy_j=7)
+
+
+def test_what_the_driver_withholds_is_undefined_and_not_zero():
+    nvml = FakeNvml(("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetComputeRunningProcesses"))
+    reading = NvmlGpu(nvml, 0).read(5)
+    assert reading.energy_j is None
+    assert reading.process_bytes is None
+    # the host's process ids are not the container's
+    assert NvmlGpu(FakeNvml(), 0).read(6).process_bytes is None
+
+
+def test_without_a_driver_the_monitor_says_that_there_is_no_gpu(monkeypatch):
+    import pynvml
+
+    def fail():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", fail)
+    gpu = open_gpu()
+    assert isinstance(gpu, NullGpu)
+    assert gpu.description == "no GPU"
+    assert gpu.read(None) == GpuReading()
+
+
+def test_samples_count_from_the_arms_zero_and_hold_memory_and_flight(tmp_path):
+    pulse = Pulse(zero_ns=0, in_flight=3, late_ns=9)
+    taken = threading.Event()
+
+    class Watching(NullGpu):
+        reads = 0
+
+        def read(self, pid):
+            self.reads += 1
+            if self.reads > Sampler.CPU_EVERY:
+                taken.set()
+            return GpuReading()
+
+    path = tmp_path / "telemetry.jsonl"
+    with Sampler(path, arm="fake", pulse=pulse, pid=os.getpid(), gpu=Watching()):
+        assert taken.wait(30)
+    samples = read_samples(path)
+    assert len(samples) >= Sampler.CPU_EVERY
+    assert samples[0].loop_lag_ns == 9
+    assert samples[1].loop_lag_ns == 0
+    assert {s.in_flight for s in samples} == {3}
+    assert all(s.process_rss_bytes > 1e6 for s in samples)
+    assert any(s.client_cpu_share is not None for s in samples)
+    assert samples[0].gpu_memory_bytes is None
+
+
+def test_nothing_is_sampled_before_the_zero(tmp_path):
+    path = tmp_path / "telemetry.jsonl"
+    with Sampler(path, arm="fake", pulse=Pulse(zero_ns=None), pid=None, gpu=NullGpu()):
+        pass
+    assert read_samples(path) == []
+    assert read_samples(tmp_path / "missing") == []
