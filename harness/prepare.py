@@ -134,11 +134,15 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
     Raises:
         MeswitchError: the family or the codec is unknown, or something cannot be made.
     """
+    from meswitch.families import load_family, materialise
+
+    # before torch is imported, so that a misspelt name is refused at once
+    family = load_family(request.family)
+
     import torch
 
     from meswitch.architecture import describe, read_config
     from meswitch.codecs import format_spec, parse_codec
-    from meswitch.families import load_family, materialise
     from meswitch.format.reader import open_delta
     from meswitch.identity import base_identity
     from meswitch.weights import whole_model_bytes
@@ -146,7 +150,6 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
     torch.set_num_threads(1)
     codec = parse_codec(request.codec)
     spec = format_spec(codec.name, codec.options)
-    family = load_family(request.family)
     report(f"unpacking the {family.name} family")
     checkpoints = materialise(family, request.home)
     identities = {name: base_identity(path) for name, path in checkpoints.experts.items()}

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import typer
 
 from harness.cli.environment import environment
-from harness.cli.quality import quality
-from harness.cli.report import report
-from harness.cli.run import run
-from harness.cli.selftest import selftest
+from harness.cli.quality import quality as quality_
+from harness.cli.report import report as report_
+from harness.cli.run import run as run_
+from harness.cli.selftest import selftest as selftest_
 from harness.cli.trace import trace_app
 from harness.errors import HarnessError
 from meswitch.errors import MeswitchError
@@ -26,17 +26,18 @@ INTERRUPTED = 130
 # newer versions of typer bring a click of their own: found this way, the base of its errors is right in either
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
+# the commands carry an underscore here, because their plain names are this package's modules
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Measure the serving of many experts: replay traces, compare with swapping whole models, report.",
 )
-app.command()(run)
-app.command()(report)
-app.command()(selftest)
+app.command(name="run")(run_)
+app.command(name="report")(report_)
+app.command(name="selftest")(selftest_)
 app.command(name="env")(environment)
-app.command()(quality)
+app.command(name="quality")(quality_)
 app.add_typer(trace_app, name="trace")
 
 
