@@ -66,8 +66,9 @@ def read_config(root: Path) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as cause:
-        reason = str(cause).strip().splitlines()[0]
+    # a malformed config can fail anywhere in the code that reads it, with any kind of error
+    except Exception as cause:
+        reason = _first_line(cause)
         raise UnsupportedModelError(
             f"{root / 'config.json'} is not a config that transformers knows: {reason}"
         ) from cause
@@ -86,10 +87,7 @@ def describe(config: Any) -> Architecture:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if not isinstance(embedding, nn.Embedding) or type(head) is not nn.Linear:
         raise UnsupportedModelError(f"{config.model_type}: the embedding and the head must be plain tables")
-    # looked for first: beside them stand routers of many kinds, which say less about why
-    for name, tensor in model.named_parameters():
-        if tensor.ndim > 2:
-            raise UnsupportedModelError(f"{name} has {tensor.ndim} dimensions: mixtures of experts aren't supported")
+    _refuse_by_name(config, model)
     parameters = []
     # duplicates kept: a tied head is listed under its own name as well
     for name, tensor in model.named_parameters(remove_duplicate=False):
@@ -106,17 +104,37 @@ def describe(config: Any) -> Architecture:
     )
 
 
+def _refuse_by_name(config: Any, model: nn.Module) -> None:
+    # before any parameter is classified: these say why, where the parameters beside them only say that
+    shapes = {name: tensor.ndim for name, tensor in model.named_parameters()}
+    for name, dimensions in shapes.items():
+        if dimensions > 2:
+            raise UnsupportedModelError(
+                f"{config.model_type}: {name} has {dimensions} dimensions; mixtures of experts aren't supported"
+            )
+    for name in shapes:
+        if any(mark in name.lower() for mark in FUSED_MARKS):
+            raise UnsupportedModelError(
+                f"{config.model_type}: {name} fuses several projections into one matrix, which isn't supported"
+            )
+
+
 def _build_on_meta(config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as cause:
-        reason = str(cause).strip().splitlines()[0]
+    # same as for reading it: a config of values that do not fit fails wherever they are used
+    except Exception as cause:
         raise UnsupportedModelError(
-            f"{config.model_type}: transformers builds no causal language model from this config: {reason}"
+            f"{config.model_type}: transformers builds no causal language model from this config: {_first_line(cause)}"
         ) from cause
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(":") if lines else type(error).__name__
 
 
 def classify(
@@ -133,8 +151,6 @@ def classify(
         return ParameterKind.EMBEDDING
     if module is head:
         return ParameterKind.HEAD
-    if any(mark in name.lower() for mark in FUSED_MARKS):
-        raise UnsupportedModelError(f"{name} fuses several projections into one matrix, which isn't supported")
     if type(module) is not nn.Linear:
         raise UnsupportedModelError(f"{name} belongs to a {type(module).__name__}: only nn.Linear is supported")
     return ParameterKind.LINEAR

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from meswitch.cli.compress import compress
+from meswitch.cli.family import app as family_app
 from meswitch.cli.inspect import inspect, verify
 from meswitch.cli.library import list_command, remove
 from meswitch.cli.merge import merge
@@ -35,6 +36,7 @@ app.command()(verify)
 app.command()(merge)
 app.command("list")(list_command)
 app.command()(remove)
+app.add_typer(family_app, name="family")
 
 
 @app.callback()
@@ -61,15 +63,25 @@ def run(arguments: Sequence[str]) -> int:
     rest = [argument for argument in arguments if argument != "--debug"]
     try:
         code = typer.main.get_command(app).main(rest, prog_name="meswitch", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", debug=debug, code=INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)
+        if not interrupted:
+            return _fail("aborted: the question was not answered", debug=debug)
+        code = INTERRUPTED
     except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            # its message is the help that a group prints when it is called without a command
+            print(error, file=sys.stderr)
+            return 1
         return _fail(_usage_message(error), debug=debug)
     except (MeswitchError, WorkloadError) as error:
         return _fail(str(error), debug=debug)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", debug=debug)
+    if code == INTERRUPTED:
+        advice = "; the same command goes on where it stopped" if "compress" in rest[:1] else ""
+        return _fail(f"interrupted{advice}", debug=debug, code=INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
@@ -85,7 +97,7 @@ def _usage_message(error: Exception) -> str:
 
 
 def _fail(message: str, *, debug: bool, code: int = 1) -> int:
-    if debug:
+    if debug and sys.exc_info()[0] is not None:
         traceback.print_exc()
     line = " ".join(message.split())
     print(f"error: {line}", file=sys.stderr)
