@@ -1,28 +1,27 @@
-"""W + D̂ of the experts in use, as far as memory allows.
+"""Matrices of the experts in use, formed from their codes, as far as memory allows.
 
 The unit of eviction is a whole expert: with single matrices, a batch larger than the cache would evict each matrix
 just before its next use, layer after layer. An expert that found no room is computed from its codes at each use.
 """
 
-import torch
-
 from meswitch.errors import EngineError
+from meswitch.operand import Operand
 from meswitch.residency import LruResidency
 
 __all__ = ["DenseCache"]
 
 
 class DenseCache:
-    """Dense float32 matrices by expert and parameter name, at most `capacity_bytes` of them."""
+    """Formed matrices by expert and parameter name, at most `capacity_bytes` of them."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self._residency = LruResidency(capacity_bytes)
-        self._matrices: dict[str, dict[str, torch.Tensor]] = {}
+        self._matrices: dict[str, dict[str, Operand]] = {}
 
     @property
     def used_bytes(self) -> int:
         """Bytes of all matrices that are held."""
-        return sum(m.numel() * m.element_size() for held in self._matrices.values() for m in held.values())
+        return sum(m.nbytes for held in self._matrices.values() for m in held.values())
 
     def lease(self, expert: str, nbytes: int) -> bool:
         """Whether there is room for `nbytes` of `expert`, which then stays until `release`.
@@ -43,11 +42,11 @@ class DenseCache:
         """Give back one successful lease."""
         self._residency.release(expert)
 
-    def get(self, expert: str, parameter: str) -> torch.Tensor | None:
+    def get(self, expert: str, parameter: str) -> Operand | None:
         """The matrix, if it is held."""
         return self._matrices.get(expert, {}).get(parameter)
 
-    def put(self, expert: str, parameter: str, matrix: torch.Tensor) -> None:
+    def put(self, expert: str, parameter: str, matrix: Operand) -> None:
         """Hold `matrix` if `expert` has room; else do nothing."""
         if expert in self._matrices:
             self._matrices[expert][parameter] = matrix

@@ -9,6 +9,7 @@ from typing import Any
 
 from meswitch.architecture import Architecture, describe, read_config
 from meswitch.batch import Batch
+from meswitch.checkpoint import Checkpoint
 from meswitch.compatibility import check_compatible
 from meswitch.config import EngineConfig, RouterConfig
 from meswitch.core import BASE, Engine
@@ -100,7 +101,8 @@ def _delta_pool(
 ) -> Pool:
     identity = base_identity(config.base)
     sources = {name: _delta_source(path, identity) for name, path in config.experts.items()}
-    base_bytes = whole_model_bytes(config.base, architecture)
+    tied = bool(base_config.tie_word_embeddings)
+    base_bytes = whole_model_bytes(config.base, architecture=architecture, tied=tied)
     left = config.memory_budget_bytes - base_bytes - router_bytes
     largest = max(sources, key=lambda name: sources[name].nbytes, default=None)
     needed = sources[largest].nbytes if largest is not None else 0
@@ -110,7 +112,7 @@ def _delta_pool(
             f"memory_budget_bytes must hold router {router_bytes} + base {base_bytes}{expert} = "
             f"{router_bytes + base_bytes + needed} bytes, got {config.memory_budget_bytes}; raise the budget"
         )
-    base = read_whole_model(config.base, architecture=architecture, base_config=base_config)
+    base = read_whole_model(config.base, architecture=architecture, tied=tied)
     return DeltaPool(base, sources, architecture=architecture, capacity_bytes=left, executor=executor)
 
 
@@ -149,9 +151,12 @@ def _whole_pool(
 
 
 def _whole_source(path: Path, architecture: Architecture, base_config: Any) -> Source[WholeModel]:
-    check_compatible(base_config, read_config(path))
+    config = read_config(path)
+    check_compatible(base_config, config)
+    # settled once: a load reads weights and nothing else
+    tied = bool(config.tie_word_embeddings)
     return Source(
-        nbytes=whole_model_bytes(path, architecture),
-        read_bytes=sum(file.stat().st_size for file in sorted(path.glob("*.safetensors"))),
-        read=partial(read_whole_model, path, architecture=architecture, base_config=base_config),
+        nbytes=whole_model_bytes(path, architecture=architecture, tied=tied),
+        read_bytes=sum(file.stat().st_size for file in Checkpoint(path).files),
+        read=partial(read_whole_model, path, architecture=architecture, tied=tied),
     )

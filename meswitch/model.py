@@ -5,7 +5,7 @@ to each segment of rows, the parameters of that segment's expert; attention, rot
 Which tensors those are is settled once, when the batch's composition changes, not at each step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,10 +14,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from meswitch.errors import UnsupportedModelError
+from meswitch.operand import Operand
 from meswitch.slot_cache import SlotCache
 from meswitch.weights import ExpertWeights
 
-__all__ = ["Segment", "SwitchHead", "SwitchLinear", "SwitchModel", "SwitchModule", "SwitchNorm"]
+__all__ = [
+    "Segment",
+    "SwitchEmbedding",
+    "SwitchHead",
+    "SwitchLinear",
+    "SwitchModel",
+    "SwitchModule",
+    "SwitchNorm",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class SwitchLinear(nn.Module):
         self._weight_name = f"{name}.weight"
         self._bias_name = f"{name}.bias" if bias else None
         self._sizes: list[int] = []
-        self._parts: list[tuple[torch.Tensor | None, torch.Tensor | None, ExpertWeights]] = []
+        self._parts: list[tuple[Operand | None, torch.Tensor | None, ExpertWeights]] = []
 
     def bind(self, segments: Sequence[Segment]) -> None:
         """Use the parameters of `segments` from now on."""
@@ -48,7 +57,7 @@ class SwitchLinear(nn.Module):
         self._parts = []
         for segment in segments:
             weights = segment.weights
-            bias = None if self._bias_name is None else weights.form(self._bias_name)
+            bias = None if self._bias_name is None else weights.vector(self._bias_name)
             self._parts.append((weights.find(self._weight_name), bias, weights))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -59,9 +68,10 @@ class SwitchLinear(nn.Module):
     def _products(self, x: torch.Tensor) -> list[torch.Tensor]:
         inputs = (x,) if len(self._sizes) == 1 else torch.split(x, self._sizes)
         pieces = []
-        for part, (weight, bias, weights) in zip(inputs, self._parts, strict=True):
-            # an expert without room in the dense cache is computed from its codes: the same numbers, formed again
-            pieces.append(F.linear(part, weights.form(self._weight_name) if weight is None else weight, bias))
+        for part, (operand, bias, weights) in zip(inputs, self._parts, strict=True):
+            # an expert without room in the cache is computed from its codes: the same numbers, formed again
+            operand = operand or weights.form(self._weight_name)
+            pieces.append(operand.product(part, bias))
         return pieces
 
 
@@ -77,6 +87,37 @@ class SwitchHead(SwitchLinear):
         return torch.cat([F.pad(p, (0, widest - p.shape[-1]), value=-torch.inf) for p in pieces])
 
 
+class SwitchEmbedding(nn.Module):
+    """The embedding: each token's row of its own expert's table."""
+
+    def __init__(self, name: str, inner: nn.Embedding) -> None:
+        super().__init__()
+        self._inner = inner
+        self._name = f"{name}.weight"
+        self._sizes: list[int] = []
+        self._parts: list[tuple[Operand | None, ExpertWeights]] = []
+        inner._parameters.clear()
+        # matters to gradients only, and need not be a row of what the inner module is given
+        inner.padding_idx = None
+
+    def bind(self, segments: Sequence[Segment]) -> None:
+        """Use the tables of `segments` from now on."""
+        self._sizes = [segment.rows for segment in segments]
+        self._parts = [(s.weights.find(self._name), s.weights) for s in segments]
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """The rows `[M, T, K]` of tokens `[M, T]`, scaled if the architecture does so."""
+        inputs = (token_ids,) if len(self._sizes) == 1 else torch.split(token_ids, self._sizes)
+        rows = [
+            (operand or weights.form(self._name)).rows(part.reshape(-1))
+            for part, (operand, weights) in zip(inputs, self._parts, strict=True)
+        ]
+        # the inner module looks up, and scales, every row of a table made of just these rows
+        self._inner.__dict__["weight"] = rows[0] if len(rows) == 1 else torch.cat(rows)
+        result: torch.Tensor = self._inner(torch.arange(token_ids.numel()).view(token_ids.shape))
+        return result
+
+
 class SwitchModule(nn.Module):
     """Any other module with parameters of its own: called once for each segment, with that segment's parameters."""
 
@@ -85,7 +126,7 @@ class SwitchModule(nn.Module):
         self._inner = inner
         self._names = {p: f"{name}.{p}" for p, value in inner._parameters.items() if value is not None}
         self._sizes: list[int] = []
-        self._parts: list[tuple[dict[str, torch.Tensor | None], ExpertWeights]] = []
+        self._parts: list[dict[str, torch.Tensor]] = []
         # plain attributes are found before registered parameters, and cost nothing to replace
         inner.__dict__.update(dict.fromkeys(inner._parameters))
         inner._parameters.clear()
@@ -93,23 +134,16 @@ class SwitchModule(nn.Module):
     def bind(self, segments: Sequence[Segment]) -> None:
         """Use the parameters of `segments` from now on."""
         self._sizes = [segment.rows for segment in segments]
-        self._parts = [
-            ({parameter: s.weights.find(name) for parameter, name in self._names.items()}, s.weights) for s in segments
-        ]
+        self._parts = [{p: s.weights.vector(name) for p, name in self._names.items()} for s in segments]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What the module makes of rows `x` `[M, ...]`."""
         inputs = (x,) if len(self._sizes) == 1 else torch.split(x, self._sizes)
-        pieces = [self._call_inner(part, *own) for part, own in zip(inputs, self._parts, strict=True)]
+        pieces = []
+        for part, parameters in zip(inputs, self._parts, strict=True):
+            self._inner.__dict__.update(parameters)
+            pieces.append(self._inner(part))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-    def _call_inner(
-        self, x: torch.Tensor, parameters: Mapping[str, torch.Tensor | None], weights: ExpertWeights
-    ) -> torch.Tensor:
-        for parameter, tensor in parameters.items():
-            self._inner.__dict__[parameter] = weights.form(self._names[parameter]) if tensor is None else tensor
-        result: torch.Tensor = self._inner(x)
-        return result
 
 
 class SwitchNorm(nn.Module):
@@ -125,7 +159,7 @@ class SwitchNorm(nn.Module):
 
     def bind(self, segments: Sequence[Segment]) -> None:
         """Use the parameters of `segments` from now on."""
-        own = [segment.weights.form(self._name) for segment in segments]
+        own = [segment.weights.vector(self._name) for segment in segments]
         self._stacked = len(own) > 1
         if self._stacked:
             rows = torch.tensor([segment.rows for segment in segments])
@@ -239,12 +273,16 @@ def _replace(model: Any) -> list[_Switch]:
     return switches
 
 
-def _switch_for(name: str, module: nn.Module, *, is_head: bool) -> SwitchLinear | SwitchModule | SwitchNorm:
+def _switch_for(
+    name: str, module: nn.Module, *, is_head: bool
+) -> SwitchLinear | SwitchEmbedding | SwitchModule | SwitchNorm:
     if type(module) is nn.Linear:
         kind = SwitchHead if is_head else SwitchLinear
         return kind(name, bias=module.bias is not None)
     if _broadcasts(module):
         return SwitchNorm(name, module)
+    if isinstance(module, nn.Embedding):
+        return SwitchEmbedding(name, module)
     return SwitchModule(name, module)
 
 

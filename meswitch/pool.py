@@ -14,7 +14,7 @@ from meswitch.core import BASE
 from meswitch.delta import ExpertDelta
 from meswitch.dense_cache import DenseCache
 from meswitch.store import ExpertStore, Loaded, LoadFailed, Source
-from meswitch.weights import DeltaWeights, ExpertWeights, WholeModel, dense_bytes
+from meswitch.weights import DeltaWeights, ExpertWeights, WholeModel, formed_bytes
 
 __all__ = ["DeltaPool", "Pool", "WholePool"]
 
@@ -130,7 +130,7 @@ class DeltaPool:
             return self._base
         delta = self._store.lease(expert)
         self._leases[expert] += 1
-        if expert not in self._in_dense and self._dense.lease(expert, dense_bytes(delta)):
+        if expert not in self._in_dense and self._dense.lease(expert, formed_bytes(delta)):
             self._in_dense.add(expert)
         return DeltaWeights(expert, base=self._base, delta=delta, cache=self._dense, architecture=self._architecture)
 

@@ -5,21 +5,23 @@ DeltaWeights : base + D̂, formed when needed and kept in the dense cache if tha
 """
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from meswitch.architecture import Architecture, ParameterKind, read_config
+from meswitch.architecture import Architecture, ParameterKind
 from meswitch.checkpoint import Checkpoint
 from meswitch.codecs import decompress
-from meswitch.compatibility import check_compatible
+from meswitch.codecs.base import CompressedDelta
 from meswitch.delta import ExpertDelta
 from meswitch.dense_cache import DenseCache
 from meswitch.errors import CheckpointError, MissingShardError, ShapeMismatchError
+from meswitch.operand import DenseOperand, Operand, has_levels, level_operand, level_operand_bytes
 from meswitch.tensor_file import read_header, read_tensor
 
-__all__ = ["DeltaWeights", "ExpertWeights", "WholeModel", "dense_bytes", "read_whole_model", "whole_model_bytes"]
+__all__ = ["DeltaWeights", "ExpertWeights", "WholeModel", "formed_bytes", "read_whole_model", "whole_model_bytes"]
 
 FLOAT32_BYTES = 4
 
@@ -33,11 +35,14 @@ class ExpertWeights(Protocol):
     def vocabulary(self) -> int:
         """Rows of the expert's embedding."""
 
-    def find(self, name: str) -> torch.Tensor | None:
-        """The float32 parameter if it is in memory; `None` if it must be formed at each use."""
+    def vector(self, name: str) -> torch.Tensor:
+        """A norm's weight or a bias, float32. Never modified by the caller."""
 
-    def form(self, name: str) -> torch.Tensor:
-        """The float32 parameter, computed now if need be. Never modified by the caller."""
+    def find(self, name: str) -> Operand | None:
+        """The matrix if it is in memory; `None` if it must be formed at each use."""
+
+    def form(self, name: str) -> Operand:
+        """The matrix, formed now if need be."""
 
 
 class WholeModel:
@@ -57,11 +62,15 @@ class WholeModel:
         """Rows of the embedding."""
         return self._tensors[self._architecture.embedding].shape[0]
 
-    def find(self, name: str) -> torch.Tensor:
+    def vector(self, name: str) -> torch.Tensor:
         """The parameter; the embedding for a head that is tied to it."""
         if name == self._architecture.head and name not in self._tensors:
             name = self._architecture.embedding
         return self._tensors[name]
+
+    def find(self, name: str) -> DenseOperand:
+        """The parameter as a matrix."""
+        return DenseOperand(self.vector(name))
 
     form = find
 
@@ -91,64 +100,77 @@ class DeltaWeights:
         added = self._delta.added_rows.get(self._architecture.embedding)
         return self._base.vocabulary + (0 if added is None else added.shape[0])
 
-    def find(self, name: str) -> torch.Tensor | None:
-        """The parameter, if it need not be formed from codes."""
-        name = self._own_name(name)
-        if name in self._delta.exact:
-            return self._delta.exact[name].float()
-        if name in self._delta.matrices or name in self._delta.added_rows:
-            return self._cache.get(self._expert, name)
-        return self._base.find(name)
+    def vector(self, name: str) -> torch.Tensor:
+        """The parameter, which no codec describes."""
+        exact = self._delta.exact.get(name)
+        return self._base.vector(name) if exact is None else exact.float()
 
-    def form(self, name: str) -> torch.Tensor:
-        """The parameter; kept in the dense cache if the expert has room there."""
+    def find(self, name: str) -> Operand | None:
+        """The matrix, if it need not be formed from codes."""
+        name = self._own_name(name)
+        if name in self._delta.matrices:
+            return self._cache.get(self._expert, name)
+        return DenseOperand(self.vector(name))
+
+    def form(self, name: str) -> Operand:
+        """The matrix; kept in the cache if the expert has room there."""
         found = self.find(name)
         if found is not None:
             return found
         name = self._own_name(name)
-        matrix = self._base.find(name)
-        if name in self._delta.matrices:
-            matrix = decompress(self._delta.matrices[name]).add_(matrix)
-        if name in self._delta.added_rows:
-            matrix = torch.cat((matrix, self._delta.added_rows[name].float()))
-        self._cache.put(self._expert, name, matrix)
-        return matrix
+        described, added = self._delta.matrices[name], self._delta.added_rows.get(name)
+        operand = _formed(described, self._base.vector(name), added)
+        self._cache.put(self._expert, name, operand)
+        return operand
 
     def _own_name(self, name: str) -> str:
         head = self._architecture.head
-        tied = name == head and not any(
-            head in part for part in (self._delta.matrices, self._delta.exact, self._delta.added_rows)
-        )
+        tied = name == head and head not in self._delta.matrices and head not in self._delta.exact
         return self._architecture.embedding if tied else name
 
 
-def dense_bytes(delta: ExpertDelta) -> int:
-    """Bytes that all formed matrices of `delta` take in the dense cache."""
-    described = sum(m.shape[0] * m.shape[1] for m in delta.matrices.values())
-    added = sum(rows.numel() for rows in delta.added_rows.values())
-    return (described + added) * FLOAT32_BYTES
+def formed_bytes(delta: ExpertDelta) -> int:
+    """Bytes that all formed matrices of `delta` take in the cache."""
+    total = 0
+    for name, described in delta.matrices.items():
+        added = delta.added_rows.get(name)
+        if has_levels(described):
+            total += level_operand_bytes(described, added)
+        else:
+            total += (prod(described.shape) + (0 if added is None else added.numel())) * FLOAT32_BYTES
+    return total
 
 
-def whole_model_bytes(root: Path, architecture: Architecture) -> int:
+def _formed(described: CompressedDelta, base: torch.Tensor, added: torch.Tensor | None) -> Operand:
+    if has_levels(described):
+        return level_operand(described, base=base, added=added)
+    matrix = decompress(described).add_(base)
+    return DenseOperand(matrix if added is None else torch.cat((matrix, added.float())))
+
+
+def whole_model_bytes(root: Path, *, architecture: Architecture, tied: bool) -> int:
     """Bytes that the checkpoint takes in memory as float32, from its headers alone.
 
     Raises:
         CheckpointError: it cannot be used as it is.
     """
     checkpoint = Checkpoint(root)
-    names = _needed(read_config(root), architecture)
+    names = _needed(architecture, tied=tied)
     return sum(checkpoint.spec(name).nbytes // checkpoint.spec(name).dtype.itemsize for name in names) * FLOAT32_BYTES
 
 
-def read_whole_model(root: Path, *, architecture: Architecture, base_config: Any) -> WholeModel:
+def read_whole_model(root: Path, *, architecture: Architecture, tied: bool) -> WholeModel:
     """The checkpoint's parameters, read file by file from front to back.
 
+    Args:
+        root: a directory whose config can share a batch with the base's.
+        architecture: of the base.
+        tied: whether the checkpoint's head is its embedding.
+
     Raises:
-        CheckpointError: it is missing, damaged, or cannot share a batch with `base_config`.
+        CheckpointError: it is missing or damaged.
     """
-    checkpoint, config = Checkpoint(root), read_config(root)
-    check_compatible(base_config, config)
-    needed = _needed(config, architecture)
+    checkpoint, needed = Checkpoint(root), _needed(architecture, tied=tied)
     tensors: dict[str, torch.Tensor] = {}
     for path in checkpoint.files:
         for name, stored in read_header(path, error=CheckpointError).items():
@@ -160,9 +182,9 @@ def read_whole_model(root: Path, *, architecture: Architecture, base_config: Any
     return WholeModel(tensors, architecture)
 
 
-def _needed(config: Any, architecture: Architecture) -> set[str]:
+def _needed(architecture: Architecture, *, tied: bool) -> set[str]:
     names = {parameter.name for parameter in architecture.parameters}
-    return names - {architecture.head} if config.tie_word_embeddings else names
+    return names - {architecture.head} if tied else names
 
 
 def _check_shapes(root: Path, tensors: Mapping[str, torch.Tensor], architecture: Architecture) -> None:

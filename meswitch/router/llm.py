@@ -127,7 +127,7 @@ class LlmRouter:
 def _load(root: Path) -> tuple[Any, int]:
     config = read_config(root)
     architecture = describe(config)
-    nbytes = whole_model_bytes(root, architecture)
+    nbytes = whole_model_bytes(root, architecture=architecture, tied=bool(config.tie_word_embeddings))
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             root,

@@ -3,8 +3,9 @@ import torch
 
 from meswitch.dense_cache import DenseCache
 from meswitch.errors import EngineError
+from meswitch.operand import DenseOperand
 
-MATRIX = torch.ones(2, 5)  # 40 bytes
+MATRIX = DenseOperand(torch.ones(2, 5))  # 40 bytes
 
 
 def test_matrices_of_an_expert_with_room_are_held() -> None:

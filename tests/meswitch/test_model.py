@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from meswitch.architecture import describe
 from meswitch.errors import UnsupportedModelError
 from meswitch.model import Segment, SwitchHead, SwitchModel, SwitchModule, SwitchNorm
+from meswitch.operand import DenseOperand
 from meswitch.weights import WholeModel, read_whole_model
 from tests.meswitch.serving_models import fine_tune, random_prompts, save_base, tiny_config
 
@@ -22,7 +23,7 @@ def experts(tmp_path: Path, config: Any) -> tuple[list[Path], list[WholeModel]]:
     base = save_base(tmp_path / "base", config)
     roots = [base, *(fine_tune(base, tmp_path / f"e{i}", i) for i in (1, 2))]
     architecture = describe(config)
-    return roots, [read_whole_model(root, architecture=architecture, base_config=config) for root in roots]
+    return roots, [read_whole_model(root, architecture=architecture, tied=config.tie_word_embeddings) for root in roots]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,10 +71,8 @@ def test_shorter_vocabularies_are_padded_with_minus_infinity() -> None:
         def __init__(self, vocabulary: int) -> None:
             self.vocabulary = vocabulary
 
-        def find(self, _name: str) -> torch.Tensor:
-            return torch.ones(self.vocabulary, 2)
-
-        form = find
+        def find(self, _name: str) -> DenseOperand:
+            return DenseOperand(torch.ones(self.vocabulary, 2))
 
     head.bind([Segment(1, Weights(2)), Segment(1, Weights(3))])
     inf = torch.inf

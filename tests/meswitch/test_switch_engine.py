@@ -120,7 +120,7 @@ def engine(
 ) -> SwitchEngine:
     """An engine over the family, its pool's capacity given without base and router."""
     architecture, executor = describe(CONFIG), executor or InlineExecutor()
-    read = {"architecture": architecture, "base_config": CONFIG}
+    read = {"architecture": architecture, "tied": False}
     pool: Any
     if weights == "delta":
         chosen = sources or {n: delta_source(delta) for n, delta in family.deltas.items()}
@@ -129,7 +129,7 @@ def engine(
     else:
         whole = {
             n: Source(
-                nbytes=whole_model_bytes(root, architecture),
+                nbytes=whole_model_bytes(root, **read),
                 read_bytes=(root / "model.safetensors").stat().st_size,
                 read=lambda root=root: read_whole_model(root, **read),
             )
@@ -185,7 +185,7 @@ def test_an_answer_is_the_same_alone(family: Family, questions: Any) -> None:
 
 
 def test_whole_models_give_the_answers_of_their_checkpoints(family: Family) -> None:
-    one_model = whole_model_bytes(family.roots[BASE], describe(CONFIG))
+    one_model = whole_model_bytes(family.roots[BASE], architecture=describe(CONFIG), tied=False)
     held = engine(family, weights="full", capacity_bytes=one_model)
     prompts = random_prompts(6, seed=5)
     asked = [(f"{i}", name, p) for i, (name, p) in enumerate(zip(itertools.cycle(NAMES), prompts))]

@@ -8,7 +8,7 @@ from meswitch.architecture import describe
 from meswitch.codecs import decompress
 from meswitch.dense_cache import DenseCache
 from meswitch.errors import CheckpointError, MissingShardError, ShapeMismatchError
-from meswitch.weights import DeltaWeights, WholeModel, dense_bytes, read_whole_model, whole_model_bytes
+from meswitch.weights import DeltaWeights, WholeModel, formed_bytes, read_whole_model, whole_model_bytes
 from tests.meswitch.serving_models import delta_between, fine_tune, save_base, tiny_config
 
 CONFIG = tiny_config()
@@ -22,12 +22,12 @@ EMBEDDING, HEAD, LINEAR, NORM = (
 
 
 def read(root: Path) -> WholeModel:
-    return read_whole_model(root, architecture=ARCHITECTURE, base_config=CONFIG)
+    return read_whole_model(root, architecture=ARCHITECTURE, tied=False)
 
 
 def delta_weights(base: Path, expert: Path, *, room: int = 0, codec: str = "rtn:bits=4") -> DeltaWeights:
     delta, cache = delta_between(base, expert, codec=codec), DenseCache(room)
-    cache.lease("e", dense_bytes(delta))
+    cache.lease("e", formed_bytes(delta))
     return DeltaWeights("e", base=read(base), delta=delta, cache=cache, architecture=ARCHITECTURE)
 
 
@@ -36,29 +36,37 @@ def test_a_whole_model_is_the_checkpoint_in_float32(tmp_path: Path) -> None:
     stored = {name: t.bfloat16() for name, t in load_file(root / "model.safetensors").items()}
     save_file(stored, root / "model.safetensors", metadata={"format": "pt"})
     model = read(root)
-    assert torch.equal(model.find(LINEAR), stored[LINEAR].float())
+    assert torch.equal(model.vector(LINEAR), stored[LINEAR].float())
     assert model.vocabulary == 96
-    assert model.nbytes == whole_model_bytes(root, ARCHITECTURE) == sum(t.numel() * 4 for t in stored.values())
+    assert (
+        model.nbytes
+        == whole_model_bytes(root, architecture=ARCHITECTURE, tied=False)
+        == sum(t.numel() * 4 for t in stored.values())
+    )
 
 
 def test_a_tied_head_is_the_embedding(tmp_path: Path) -> None:
     config = tiny_config(tie_word_embeddings=True)
     root = save_base(tmp_path / "base", config)
-    model = read_whole_model(root, architecture=describe(config), base_config=config)
-    assert model.find(HEAD) is model.find(EMBEDDING)
+    model = read_whole_model(root, architecture=describe(config), tied=True)
+    assert model.vector(HEAD) is model.vector(EMBEDDING)
 
 
+def matrix(weights: WholeModel | DeltaWeights, name: str, rows: int) -> torch.Tensor:
+    return weights.form(name).rows(torch.arange(rows))
+
+
+@pytest.mark.parametrize("codec", ["rtn:bits=4", "dense"])
 @pytest.mark.parametrize("room", [0, 10**6])
-def test_delta_weights_are_base_plus_delta(tmp_path: Path, room: int) -> None:
+def test_delta_weights_are_base_plus_delta(tmp_path: Path, room: int, codec: str) -> None:
     base = save_base(tmp_path / "base", CONFIG)
     expert = fine_tune(base, tmp_path / "e", 1, vocabulary=99)
-    weights, delta = delta_weights(base, expert, room=room), delta_between(base, expert, codec="rtn:bits=4")
+    weights, delta = delta_weights(base, expert, room=room, codec=codec), delta_between(base, expert, codec=codec)
     plain, tuned = read(base), load_file(expert / "model.safetensors")
     for name in (LINEAR, EMBEDDING, HEAD):
-        expected = plain.find(name) + decompress(delta.matrices[name])
-        assert torch.equal(weights.form(name)[: expected.shape[0]], expected)
-        assert torch.equal(weights.form(name)[expected.shape[0] :], tuned[name][expected.shape[0] :])
-    assert torch.equal(weights.form(NORM), tuned[NORM])
+        expected = torch.cat((plain.vector(name) + decompress(delta.matrices[name]), tuned[name][96:]))
+        torch.testing.assert_close(matrix(weights, name, expected.shape[0]), expected, rtol=0, atol=5e-7)
+    assert torch.equal(weights.vector(NORM), tuned[NORM])
     assert weights.vocabulary == 99
 
 
@@ -73,15 +81,16 @@ def test_what_was_formed_is_found_if_there_is_room(tmp_path: Path) -> None:
     assert tight.find(LINEAR) is None
 
 
-def test_dense_bytes_are_those_of_what_is_formed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["rtn:bits=2", "salient:bits=2,channels=2", "dense"])
+def test_formed_bytes_are_those_of_what_is_formed(tmp_path: Path, codec: str) -> None:
     base = save_base(tmp_path / "base", CONFIG)
     expert = fine_tune(base, tmp_path / "e", 1, vocabulary=99)
-    delta, cache = delta_between(base, expert), DenseCache(10**6)
-    cache.lease("e", dense_bytes(delta))
+    delta, cache = delta_between(base, expert, codec=codec), DenseCache(10**6)
+    cache.lease("e", formed_bytes(delta))
     weights = DeltaWeights("e", base=read(base), delta=delta, cache=cache, architecture=ARCHITECTURE)
-    for parameter in ARCHITECTURE.parameters:
-        weights.form(parameter.name)
-    assert cache.used_bytes == dense_bytes(delta)
+    for name in delta.matrices:
+        weights.form(name)
+    assert cache.used_bytes == formed_bytes(delta)
 
 
 @pytest.mark.parametrize("tied_base", [False, True])
@@ -91,13 +100,16 @@ def test_heads_may_be_tied_in_one_and_not_in_the_other(tmp_path: Path, tied_base
     base = save_base(tmp_path / "base", config)
     expert = fine_tune(base, tmp_path / "e", 1, tie_word_embeddings=tied_expert)
     architecture = describe(config)
-    whole, tuned = (read_whole_model(root, architecture=architecture, base_config=config) for root in (base, expert))
+    whole, tuned = (
+        read_whole_model(root, architecture=architecture, tied=tied)
+        for root, tied in ((base, tied_base), (expert, tied_expert))
+    )
     weights = DeltaWeights(
         "e", base=whole, delta=delta_between(base, expert), cache=DenseCache(0), architecture=architecture
     )
     for name in (EMBEDDING, HEAD):
-        torch.testing.assert_close(weights.form(name), tuned.find(name))
-    assert torch.equal(weights.form(EMBEDDING), weights.form(HEAD)) == tied_expert
+        torch.testing.assert_close(matrix(weights, name, 96), tuned.vector(name))
+    assert torch.equal(matrix(weights, EMBEDDING, 96), matrix(weights, HEAD, 96)) == tied_expert
 
 
 def rewrite(root: Path, **changes: torch.Tensor | None) -> Path:
