@@ -102,7 +102,7 @@ def _latency_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
                 section="latency",
                 name="ttft-by-class",
                 title="Time to first token by residency class",
-                caption="Where the expert was when its request was admitted: resident, in host memory, on disk.",
+                caption="Where the expert was at admission: resident, in host memory, on disk. Shares are by class.",
                 alt=_medians_by_class(source),
                 draw=partial(
                     latency.draw_latency_by_class,

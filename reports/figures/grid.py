@@ -36,7 +36,7 @@ def draw_counts(table: pd.DataFrame, *, x_label: str, y_label: str, role: str, b
         face = to_rgba(ROLES[role][0], 0.12 + 0.88 * share)
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=face, linewidth=0))
         ink = ROLES[f"on-{role.removesuffix('-2')}" if share > 0.5 else "text"][0]
-        ax.text(j, i, f"{counts[i, j]:,}", ha="center", va="center", color=ink, fontsize=8 if columns > 9 else 9)
+        ax.text(j, i, f"{counts[i, j]:,}", ha="center", va="center", color=ink, fontsize=8.5 if columns > 10 else 9.5)
     ax.set_xticks(range(columns), [clip(str(name)) for name in table.columns], rotation=40, ha="right")
     ax.set_yticks(range(rows), [clip(str(name)) for name in table.index])
     ax.set_xlim(-0.5, columns - 0.5)

@@ -57,6 +57,7 @@ def draw_latency_by_class(
                 _draw_steps(ax, part[column], len(part), **style)
                 handles.append(Line2D([], [], label=f"{arm}, {residency} ({len(part):,})", **style))
     _draw_limit(ax, requests.get(f"slo_{column}"))
+    handles += ax.get_legend_handles_labels()[0]
     _finish(ax, label)
     ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=2, handlelength=2.6)
     return figure

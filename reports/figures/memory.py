@@ -109,7 +109,7 @@ def draw_lanes(samples: pd.DataFrame, *, arms: Sequence[str], treatment: str | N
             ax.plot(part["t_s"], values, color=colours[arm], linewidth=1.1, label=arm)
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        ax.set_ylabel(lane.label, fontsize=8.5)
+        ax.set_ylabel(lane.label, fontsize=9)
     axes[-1, 0].set_xlabel("time since the arm's start, s")
     handles = axes[0, 0].get_legend_handles_labels()[0][::-1]
     axes[0, 0].legend(handles=handles, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
