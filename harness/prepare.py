@@ -141,11 +141,9 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
 
     import torch
 
-    from meswitch.architecture import describe, read_config
     from meswitch.codecs import format_spec, parse_codec
     from meswitch.format.reader import open_delta
     from meswitch.identity import base_identity
-    from meswitch.weights import whole_model_bytes
 
     torch.set_num_threads(1)
     codec = parse_codec(request.codec)
@@ -169,8 +167,8 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
         router=router,
         domains={name: family.experts[name].description for name in checkpoints.experts},
         tasks={name: family.experts[name].task for name in checkpoints.experts},
-        model_bytes=whole_model_bytes(checkpoints.base, describe(read_config(checkpoints.base))),
-        router_bytes=whole_model_bytes(router, describe(read_config(router))),
+        model_bytes=_model_bytes(checkpoints.base),
+        router_bytes=_model_bytes(router),
         sizes={name: _size(delta.manifest) for name, delta in opened.items()},
         codec=spec,
         codec_name=codec.name,
@@ -187,8 +185,17 @@ def _compress(output: Path, name: str, base: Path, expert: Path, spec: str) -> P
     # the manifest is written last: where it is, the delta is whole
     if not (output / MANIFEST_FILE).exists():
         output.parent.mkdir(parents=True, exist_ok=True)
-        compress_expert(CompressConfig(base=base, expert=expert, output=output, name=name, linear=spec))
+        # the family itself says whose fine-tune it is: nothing is left to guess from the size of the delta
+        config = CompressConfig(base=base, expert=expert, output=output, name=name, linear=spec, force=True)
+        compress_expert(config)
     return output
+
+
+def _model_bytes(root: Path) -> int:
+    from meswitch.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint(root)
+    return FLOAT32_BYTES * sum(prod(checkpoint.spec(name).shape) for name in checkpoint.names)
 
 
 def _size(manifest: "DeltaManifest") -> DeltaSize:
