@@ -9,7 +9,7 @@ waits for memory and not for arithmetic. Both give W + D̂ up to the rounding of
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -26,6 +26,8 @@ CODE_BITS: Mapping[str, Callable[[CompressedDelta], int]] = {
     "salient": lambda compressed: int(compressed.options["bits"]),
 }
 """The built-in codecs that store packed levels and steps, and how wide their codes are."""
+
+WORD_BITS = 32
 
 PACKED_DTYPES = {1: torch.int64, 2: torch.int32, 4: torch.int16}
 """One element holds the int8 levels of all codes of one byte."""
@@ -71,7 +73,8 @@ class LevelOperand:
 
     Attributes:
         base: `[N, K]` float32, not owned.
-        levels: `[N, K]` int8.
+        levels: `[N, P]` int8; P is K rounded up to whole blocks of codes.
+        order: the input channel of each column of `levels`, `[P]` int64; K and above are padding.
         scale: what a level of 1 is worth, `[N]` or `[1]` float32.
         salient: input channels with exact values, `[S]` int64; `None` without.
         values: of those, `[N, S]` float32.
@@ -80,6 +83,7 @@ class LevelOperand:
 
     base: torch.Tensor
     levels: torch.Tensor
+    order: torch.Tensor
     scale: torch.Tensor
     salient: torch.Tensor | None
     values: torch.Tensor | None
@@ -87,14 +91,17 @@ class LevelOperand:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is owned."""
+        """Bytes of all that is owned; `order` is shared by all matrices of that width."""
         owned = (self.levels, self.scale, self.salient, self.values, self.added)
         return sum(t.numel() * t.element_size() for t in owned if t is not None)
 
     def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """`x·Wᵀ + bias` with W = base + D̂, and the added rows below."""
         own = None if bias is None else bias[: self.base.shape[0]]
-        y = F.linear(x, self.base, own).addcmul_(F.linear(x, self.levels.float()), self.scale)
+        # a few rows of x are put in the order of the levels, not the whole matrix in the order of x
+        padded = F.pad(x, (0, self.order.shape[0] - x.shape[-1])) if self.order.shape[0] > x.shape[-1] else x
+        delta = F.linear(padded.index_select(-1, self.order), self.levels.float())
+        y = F.linear(x, self.base, own).addcmul_(delta, self.scale)
         if self.salient is not None and self.values is not None:
             y += F.linear(x.index_select(-1, self.salient), self.values)
         if self.added is None:
@@ -106,7 +113,9 @@ class LevelOperand:
         """Some rows of base + D̂, or of the added ones."""
         known = ids.clamp(max=self.base.shape[0] - 1)
         scale = self.scale[known] if self.scale.shape[0] > 1 else self.scale
-        rows = F.embedding(known, self.base) + self.levels[known].float() * scale.unsqueeze(-1)
+        levels = torch.empty(ids.shape[0], self.order.shape[0])
+        levels[:, self.order] = self.levels[known].float()
+        rows = F.embedding(known, self.base).addcmul_(levels[:, : self.base.shape[1]], scale.unsqueeze(-1))
         if self.salient is not None and self.values is not None:
             rows.index_add_(1, self.salient, self.values[known])
         if self.added is not None:
@@ -128,7 +137,8 @@ def level_operand(
     salient = tensors.get("salient")
     return LevelOperand(
         base=base,
-        levels=_unpack_levels(tensors["codes"], bits, compressed.shape[1]),
+        levels=_unpack_levels(tensors["codes"], bits),
+        order=_column_order(tensors["codes"].shape[1], bits),
         # levels below 8 bits are halves of odd integers
         scale=tensors["step"] if bits == 8 else tensors["step"] / 2,
         salient=None if salient is None or not salient.numel() else salient.long(),
@@ -139,29 +149,38 @@ def level_operand(
 
 def level_operand_bytes(compressed: CompressedDelta, added: torch.Tensor | None) -> int:
     """`nbytes` of the `level_operand` of `compressed`, known without making it."""
-    tensors = compressed.tensors
+    bits, tensors = CODE_BITS[compressed.codec](compressed), compressed.tensors
+    levels = tensors["codes"].numel() * WORD_BITS // bits
     channels = tensors["salient"].numel() if "salient" in tensors else 0
     exact = compressed.shape[0] * channels * 4 + channels * 8
-    return prod(compressed.shape) + tensors["step"].numel() * 4 + exact + (0 if added is None else added.numel() * 4)
+    return levels + tensors["step"].numel() * 4 + exact + (0 if added is None else added.numel() * 4)
 
 
-def _unpack_levels(words: torch.Tensor, bits: int, K: int) -> torch.Tensor:
-    """Twice the level of each code (at 8 bits: the level), `[N, K]` int8, a table look-up for each byte.
-
-    Byte b of word j of a block holds, from the lowest bits on, the elements j + P·(b·8/bits + t): see
-    `meswitch_kernels.packing`.
-    """
-    N, P = words.shape[0], 2 * bits
+def _unpack_levels(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """Twice the level of each code (at 8 bits: the level), `[N, P]` int8 in the order in which bytes lie."""
     octets = words.view(torch.uint8)
     if bits == 8:
-        found = (octets ^ 128).view(torch.int8)
-    else:
-        found = _byte_levels(bits)[octets.reshape(-1).int()].view(torch.int8)
-    # [N, blocks, word j, byte b, code t] to element order
-    grid = found.view(N, -1, P, 4, 8 // bits).permute(0, 1, 3, 4, 2)
-    return grid.reshape(N, -1, BLOCK).flatten(1)[:, :K].contiguous()
+        return (octets ^ 128).view(torch.int8)
+    # one look-up finds the levels of all codes of a byte
+    found = _byte_levels(bits).index_select(0, octets.reshape(-1).int())
+    return found.view(torch.int8).view(words.shape[0], -1)
 
 
+@lru_cache
+def _column_order(words: int, bits: int) -> torch.Tensor:
+    """The element that each unpacked level of a row of `words` words is.
+
+    Byte b of word j of a block holds, from the lowest bits on, the elements `j + (b·8/bits + t)·W`, where W is the
+    number of words of a block: see `meswitch_kernels.packing`.
+    """
+    per_byte, per_block = 8 // bits, 2 * bits
+    block = torch.arange(words // per_block).view(-1, 1, 1, 1) * BLOCK
+    word = torch.arange(per_block).view(1, -1, 1, 1)
+    octet = torch.arange(4).view(1, 1, -1, 1) * per_byte
+    return (block + word + (octet + torch.arange(per_byte)) * per_block).flatten()
+
+
+@lru_cache
 def _byte_levels(bits: int) -> torch.Tensor:
     """Twice the levels of the codes in each possible byte, `[256]`, each element a group of int8."""
     codes = torch.arange(256)[:, None] >> (torch.arange(8 // bits) * bits) & ((1 << bits) - 1)

@@ -14,6 +14,8 @@ SPECS = [
     "salient:bits=2,channels=3",
     "salient:bits=4,channels=1",
 ]
+EPS = torch.finfo(torch.float32).eps
+
 SHAPES = [(7, 33), (64, 64), (5, 130)]
 
 
@@ -39,7 +41,7 @@ def operand(spec: str, N: int, K: int, added: int = 0) -> tuple[LevelOperand, Co
 @pytest.mark.parametrize(("N", "K"), SHAPES)
 def test_rows_are_those_of_base_plus_delta(spec: str, N: int, K: int) -> None:
     held, _, whole = operand(spec, N, K)
-    torch.testing.assert_close(held.rows(torch.arange(N)), whole, rtol=0, atol=2e-7)
+    torch.testing.assert_close(held.rows(torch.arange(N)), whole, rtol=0, atol=EPS * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -49,14 +51,14 @@ def test_products_are_those_of_base_plus_delta(spec: str, N: int, K: int) -> Non
     x, bias = tensor(2, 3, K, seed=4), tensor(N, seed=5)
     expected = torch.nn.functional.linear(x.double(), whole.double(), bias.double())
     # float32 rounds each of K terms and a few sums of them
-    bound = 4 * torch.finfo(torch.float32).eps * K**0.5 * float(expected.abs().max())
+    bound = 4 * EPS * K**0.5 * float(expected.abs().max())
     torch.testing.assert_close(held.product(x, bias).double(), expected, rtol=0, atol=bound)
 
 
 def test_added_rows_are_used_as_they_are() -> None:
     held, _, whole = operand("salient:bits=2,channels=3", 7, 33, added=2)
     ids = torch.tensor([8, 0, 7, 6])
-    torch.testing.assert_close(held.rows(ids), whole[ids], rtol=0, atol=2e-7)
+    torch.testing.assert_close(held.rows(ids), whole[ids], rtol=0, atol=EPS * float(whole.abs().max()))
     x, bias = tensor(2, 33, seed=4), tensor(9, seed=5)
     expected = torch.nn.functional.linear(x, whole, bias)
     torch.testing.assert_close(held.product(x, bias), expected, rtol=1e-5, atol=1e-5)
