@@ -197,7 +197,9 @@ def quality_report(units: Iterable[Unit]) -> QualityReport:
     units = list(units)
     base = {_place(u): u for u in units if u.header.model == "base"}
     experts = {_place(u): u for u in units if u.header.model == "expert"}
+    # the codec with the most bits first, whatever the files are called
     compressed = [u for u in units if u.header.model == "codec"]
+    compressed.sort(key=lambda u: (-(u.header.bits_per_weight or 0), u.header.codec or "", u.header.expert))
     rows = []
     for unit in compressed:
         expert = experts.get(_place(unit))

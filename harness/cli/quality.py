@@ -74,11 +74,11 @@ def _evaluate(options: QualityOptions) -> QualityReport:
 
 
 def _tasks_table(report: QualityReport) -> Table:
-    codecs = list(dict.fromkeys(row.codec for row in report.rows))
-    table = Table(box=None, pad_edge=False, header_style="bold", caption="right answers, %", caption_justify="left")
-    for heading in ("task", "n", "base", "expert", *codecs):
-        table.add_column(heading, justify="left" if heading == "task" else "right", overflow="fold")
-    for task in dict.fromkeys(row.task for row in report.rows):
+    codecs = _lettered(report)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("right, %", "n", "base", "expert", *codecs.values()):
+        table.add_column(heading, justify="left" if heading == "right, %" else "right")
+    for task in dict.fromkeys(sorted(row.task for row in report.rows)):
         rows = {row.codec: row for row in report.rows if row.task == task}
         first = next(iter(rows.values()))
         base = "–" if first.accuracy_base is None else _percent(first.accuracy_base.value)
@@ -88,25 +88,31 @@ def _tasks_table(report: QualityReport) -> Table:
 
 
 def _means_table(report: QualityReport) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", title="all tasks", title_justify="left")
-    for heading in ("codec", "bits/weight", "bytes/expert", "right", "uncompressed", "difference, points [95 % CI]"):
-        table.add_column(heading, justify="left" if heading == "codec" else "right")
+    letters = _lettered(report)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("all tasks", "", "bits", "bytes", "right", "points lost [95 % CI]"):
+        table.add_column(heading, justify="left" if heading in ("all tasks", "") else "right", overflow="fold")
     for mean in report.means:
         table.add_row(
+            letters[mean.codec],
             mean.codec,
             f"{mean.bits_per_weight:.3f}",
             format_bytes(mean.expert_bytes),
             f"{_percent(mean.accuracy)} %",
-            f"{_percent(mean.accuracy_expert)} %",
-            _points(mean.difference),
+            _points_lost(mean.difference),
         )
     return table
+
+
+def _lettered(report: QualityReport) -> dict[str, str]:
+    """A letter for each codec: their specs are too long for column headings."""
+    return {mean.codec: chr(ord("A") + i) for i, mean in enumerate(report.means)}
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _points(difference: Estimate) -> str:
-    ends = ", ".join("–" if end is None else f"{100 * end:+.2f}" for end in (difference.low, difference.high))
-    return f"{100 * difference.value:+.2f} [{ends}]"
+def _points_lost(difference: Estimate) -> str:
+    ends = ", ".join("–" if end is None else f"{-100 * end:.2f}" for end in (difference.high, difference.low))
+    return f"{-100 * difference.value:.2f} [{ends}]"
