@@ -5,19 +5,33 @@ temporaries of a large matrix stay small; no row's result depends on another row
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, get_args
 
 import torch
 
 from meswitch.codecs.levels import largest_level, nearest_levels
 
-__all__ = ["STEP_RULES", "StepRule", "quantise_rows", "row_chunks", "unbiased_steps"]
+__all__ = [
+    "FIT_RULES",
+    "STEP_RULES",
+    "FitRule",
+    "StepRule",
+    "fitted_steps",
+    "quantise_rows",
+    "row_chunks",
+    "scaled_rows",
+]
 
 StepRule = Literal["absmax", "mse", "unbiased"]
 """How a step is found; see `quantise_rows`."""
 
 STEP_RULES: tuple[StepRule, ...] = get_args(StepRule)
+
+FitRule = Literal["mse", "unbiased"]
+"""How a step is found for levels that are known; see `fitted_steps`."""
+
+FIT_RULES: tuple[FitRule, ...] = get_args(FitRule)
 
 _CHUNK_ELEMENTS = 1 << 20
 _GRID_POINTS = 22
@@ -47,28 +61,33 @@ def quantise_rows(delta: torch.Tensor, *, bits: int, rule: StepRule) -> tuple[to
     Raises:
         ValueError: if a step is too large for float32.
     """
-    peak, unit = _scaled(delta)
+    peak, unit = scaled_rows(delta)
     if rule == "absmax":
         step = torch.full_like(peak, 1.0 / largest_level(bits))
         levels = nearest_levels(unit / step.unsqueeze(1), bits)
     else:
         levels = nearest_levels(unit / _least_squares(unit, bits).unsqueeze(1), bits)
-        step = _projection(unit, levels) if rule == "mse" else _unbiased(unit, levels)
+        step = _FITS[rule](unit, levels)
     return levels, _unscaled(step, peak)
 
 
-def unbiased_steps(delta: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """The steps `[N]` with which `⟨D, D̂⟩ = ‖D‖²` in each row of `delta` `[N, K]`; 0 where no step can do that.
+def fitted_steps(delta: torch.Tensor, levels: torch.Tensor, *, rule: FitRule) -> torch.Tensor:
+    """The steps `[N]` float32 for the given levels `[N, K]` of `delta` `[N, K]`.
+
+    * `mse`: the least squared error, `⟨D, level⟩ / ‖level‖²`.
+    * `unbiased`: `‖D‖² / ⟨D, level⟩`, with which `⟨D, D̂⟩ = ‖D‖²` in each row.
+
+    0 where `⟨D, level⟩` is not positive.
 
     Raises:
         ValueError: if a step is too large for float32.
     """
-    peak, unit = _scaled(delta)
-    return _unscaled(_unbiased(unit, levels), peak)
+    peak, unit = scaled_rows(delta)
+    return _unscaled(_FITS[rule](unit, levels), peak)
 
 
-def _scaled(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest magnitude `[N]` of each row, and the rows scaled to [-1, 1].
+def scaled_rows(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest magnitude `[N]` of each row of `delta` `[N, K]`, and the rows scaled to [-1, 1], in row-major order.
 
     The squares of very small deltas would underflow in float32.
     """
@@ -93,6 +112,12 @@ def _projection(unit: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
 def _unbiased(unit: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     along = torch.linalg.vecdot(unit, levels)
     return torch.where(along > 0, torch.linalg.vecdot(unit, unit) / along, 0.0)
+
+
+_FITS: Mapping[FitRule, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "mse": _projection,
+    "unbiased": _unbiased,
+}
 
 
 def _least_squares(unit: torch.Tensor, bits: int) -> torch.Tensor:

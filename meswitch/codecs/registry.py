@@ -17,13 +17,14 @@ from meswitch.codecs.dense import Dense
 from meswitch.codecs.options import closest, parse_spec, typed_options
 from meswitch.codecs.rtn import Rtn
 from meswitch.codecs.salient import Salient
+from meswitch.codecs.sparse_sign import SparseSign
 from meswitch.errors import UnknownCodecError
 
 __all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse_codec"]
 
 ENTRY_POINT_GROUP = "meswitch.codecs"
 
-_BUILT_IN: Mapping[str, type[Any]] = {codec.name: codec for codec in (BitDelta, Dense, Rtn, Salient)}
+_BUILT_IN: Mapping[str, type[Any]] = {codec.name: codec for codec in (BitDelta, Dense, Rtn, Salient, SparseSign)}
 
 
 def codec_names() -> tuple[str, ...]:

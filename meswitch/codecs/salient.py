@@ -6,17 +6,18 @@ most are exact up to FP16 rounding. What the public texts leave open is declared
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import partial
+from typing import ClassVar
 
 import torch
 
 from meswitch.codecs.base import CompressedDelta, OptionValue, TensorSpec
-from meswitch.codecs.checks import check_tensors, checked_cast, checked_delta, checked_square_sum
+from meswitch.codecs.checks import check_tensors, checked_cast, checked_delta
 from meswitch.codecs.levels import codes_of, levels_of, nearest_levels
 from meswitch.codecs.options import check_choice, options_of
-from meswitch.codecs.quantise import quantise_rows, row_chunks, unbiased_steps
-from meswitch.codecs.selection import SELECT_RULES, SelectRule, channel_scores, split_channels
-from meswitch.errors import CodecOptionError, DeltaFormatError
+from meswitch.codecs.quantise import FIT_RULES, FitRule, fitted_steps, quantise_rows, row_chunks
+from meswitch.codecs.selection import SELECT_RULES, SelectRule, check_channels, select_channels
+from meswitch.errors import CodecOptionError
 from meswitch_kernels.packing import BITS, pack, unpack, words_per_row
 
 __all__ = ["Salient"]
@@ -44,14 +45,14 @@ class Salient:
     bits: int = 2
     channels: int = 8
     select: SelectRule = "error"
-    step: Literal["mse", "unbiased"] = "unbiased"
+    step: FitRule = "unbiased"
     refit: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_choice(self.name, "bits", self.bits, BITS)
         check_choice(self.name, "select", self.select, SELECT_RULES)
-        check_choice(self.name, "step", self.step, ("mse", "unbiased"))
+        check_choice(self.name, "step", self.step, FIT_RULES)
         for option in ("channels", "seed"):
             if getattr(self, option) < 0:
                 raise CodecOptionError(f"codec salient: {option} must be at least 0, got {getattr(self, option)}")
@@ -93,7 +94,14 @@ class Salient:
         delta = checked_delta(delta)
         N, K = delta.shape
         tensors = {name: spec.empty(delta.device) for name, spec in self.layout(N, K).items()}
-        salient, rest = self._split(delta, input_square_sum)
+        salient, rest = select_channels(
+            delta,
+            count=self.channels,
+            select=self.select,
+            input_square_sum=input_square_sum,
+            quantise=partial(quantise_rows, bits=self.bits, rule=self.step),
+            seed=self.seed,
+        )
         tensors["salient"].copy_(salient)
         for rows in row_chunks(N, K):
             levels, step = self._quantise(delta[rows], salient, rest)
@@ -111,18 +119,10 @@ class Salient:
         """
         check_tensors(self, compressed)
         K, tensors = compressed.shape[1], compressed.tensors
-        _check_channels(tensors["salient"], K)
+        check_channels(self.name, tensors["salient"], K)
         delta = levels_of(unpack(tensors["codes"], self.bits, K), self.bits)
         delta.mul_(tensors["step"].unsqueeze(1))
         return delta.index_add_(1, tensors["salient"], tensors["values"].to(torch.float32))
-
-    def _split(self, delta: torch.Tensor, input_square_sum: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The salient channels of `delta`, and the others."""
-        sums = None if input_square_sum is None else checked_square_sum(input_square_sum, delta.shape[1])
-        scores = channel_scores(
-            delta, select=self.select, input_square_sum=sums, bits=self.bits, step=self.step, seed=self.seed
-        )
-        return split_channels(scores, self.channels)
 
     def _quantise(
         self, delta: torch.Tensor, salient: torch.Tensor, rest: torch.Tensor
@@ -131,7 +131,7 @@ class Salient:
         if not self.refit:
             levels, step = quantise_rows(delta, bits=self.bits, rule=self.step)
             if self.step == "unbiased":
-                step = unbiased_steps(delta[:, rest], levels[:, rest])
+                step = fitted_steps(delta[:, rest], levels[:, rest], rule="unbiased")
             return levels, step
         levels = torch.empty_like(delta)
         levels[:, rest], step = quantise_rows(delta[:, rest], bits=self.bits, rule=self.step)
@@ -139,13 +139,3 @@ class Salient:
         divisor = torch.where(step > 0, step, 1.0).unsqueeze(1)
         levels[:, salient] = nearest_levels(delta[:, salient] / divisor, self.bits)
         return levels, step
-
-
-def _check_channels(salient: torch.Tensor, K: int) -> None:
-    if salient.is_meta or salient.numel() == 0:
-        return
-    ascending = bool((salient.diff() > 0).all())
-    if not ascending or int(salient[0]) < 0 or int(salient[-1]) >= K:
-        raise DeltaFormatError(
-            f"codec salient: channels must be ascending and from 0 to {K - 1}, got {salient.tolist()}"
-        )

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meswitch.codecs.levels import largest_level, nearest_levels
-from meswitch.codecs.quantise import quantise_rows, row_chunks, unbiased_steps
+from meswitch.codecs.quantise import fitted_steps, quantise_rows, row_chunks
 
 
 def gaussian(N: int, K: int, seed: int = 0) -> torch.Tensor:
@@ -135,9 +135,17 @@ def test_no_row_depends_on_another(rule):
         torch.testing.assert_close(alone_step[0], step[n], rtol=1e-6, atol=0.0)
 
 
-def test_a_delta_orthogonal_to_its_levels_gets_step_zero():
+@pytest.mark.parametrize("rule", ["mse", "unbiased"])
+def test_a_delta_orthogonal_to_its_levels_gets_step_zero(rule):
     levels = torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
-    assert unbiased_steps(torch.tensor([[1.0, -1.0], [1.0, 1.0]]), levels).tolist() == [0.0, 0.0]
+    assert fitted_steps(torch.tensor([[1.0, -1.0], [1.0, 1.0]]), levels, rule=rule).tolist() == [0.0, 0.0]
+
+
+def test_steps_for_given_levels_by_hand():
+    delta, levels = torch.tensor([[3.0, -4.0, 1.0]]), torch.tensor([[1.0, -1.0, 0.0]])
+    # ⟨D, level⟩ = 7, ‖level‖² = 2, ‖D‖² = 26
+    assert fitted_steps(delta, levels, rule="mse").tolist() == [3.5]
+    assert fitted_steps(delta, levels, rule="unbiased").tolist() == [pytest.approx(26 / 7)]
 
 
 def test_a_step_beyond_float32_is_refused():

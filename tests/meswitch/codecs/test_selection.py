@@ -1,7 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 
 from meswitch.codecs import decompress, parse_codec
+from meswitch.codecs.quantise import quantise_rows
 from meswitch.codecs.selection import channel_errors, channel_scores, split_channels
 from meswitch.errors import CodecOptionError
 
@@ -10,8 +13,11 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+two_bits = partial(quantise_rows, bits=2, rule="unbiased")
+
+
 def scores(delta, select, sums=None, seed=0):
-    return channel_scores(delta, select=select, input_square_sum=sums, bits=2, step="unbiased", seed=seed)
+    return channel_scores(delta, select=select, input_square_sum=sums, quantise=two_bits, seed=seed)
 
 
 def test_error_is_what_quantising_a_channel_costs_in_the_output():
@@ -28,7 +34,7 @@ def test_error_is_what_quantising_a_channel_costs_in_the_output():
 
 def test_without_calibration_the_error_is_of_the_weights_alone():
     delta = gaussian(6, 20)
-    assert torch.equal(scores(delta, "error"), channel_errors(delta, bits=2, step="unbiased"))
+    assert torch.equal(scores(delta, "error"), channel_errors(delta, two_bits))
 
 
 def test_magnitude_wanda_and_activation_by_hand():
