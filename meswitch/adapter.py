@@ -8,7 +8,7 @@ import copy
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -117,8 +117,15 @@ class AdapterSource:
                 content[field] = getattr(self.config, field)
         return content
 
-    def identity(self) -> str:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the adapter's tensors."""
+        return (self.root / ADAPTER_FILE).stat().st_size
+
+    def identity(self, *, progress: Callable[[int], None] | None = None) -> str:
         """`blake3:<hex>` over the adapter's two files."""
+        if progress is not None:
+            progress(self.nbytes)
         parts = [hash_file(self.root / name).blake3 for name in (ADAPTER_CONFIG, ADAPTER_FILE)]
         return f"blake3:{blake3(json.dumps(parts).encode()).hexdigest()}"
 

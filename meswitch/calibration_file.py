@@ -1,7 +1,7 @@
 """Calibration from a file of texts: what the expert's linears see when it reads them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,13 @@ class Calibration:
     record: CalibrationRecord
 
 
-def collect_statistics(pair: Pair, file: Path) -> Calibration:
+def collect_statistics(pair: Pair, file: Path, *, progress: Callable[[int, int], None] | None = None) -> Calibration:
     """The statistics of the expert's linears over the texts of `file`. Holds the expert's model while it runs.
+
+    Args:
+        pair: base and expert.
+        file: see `read_texts`.
+        progress: called with the number of texts that were read, of how many.
 
     Raises:
         CheckpointError: the file is not one of texts, or the expert has no tokenizer.
@@ -39,7 +44,8 @@ def collect_statistics(pair: Pair, file: Path) -> Calibration:
     texts = read_texts(file)
     model, tokenizer = _load_expert(pair)
     try:
-        sums = collect_input_square_sums(model, tokenizer, texts)
+        on_text = None if progress is None else lambda done: progress(done, len(texts))
+        sums = collect_input_square_sums(model, tokenizer, texts, on_text=on_text)
     except ValueError as cause:
         raise CheckpointError(f"{file} cannot calibrate this expert: {cause}") from cause
     digest = blake3(file.read_bytes()).hexdigest()
@@ -77,7 +83,7 @@ def _text_of(line: str, where: str) -> str:
 
 
 def _load_expert(pair: Pair) -> tuple[Any, Any]:
-    """The expert's model in float32, and its tokenizer."""
+    """The expert's model in its own dtype, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = pair.expert
@@ -89,7 +95,10 @@ def _load_expert(pair: Pair) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, TypeError) as cause:
         reason = str(cause).strip().splitlines()[0]
         raise CheckpointError(f"the tokenizer in {tokenizer_files[0].parent} cannot be loaded: {reason}") from cause
-    model = AutoModelForCausalLM.from_config(source.config, dtype=torch.float32)
+    if source.kind == "checkpoint":
+        return AutoModelForCausalLM.from_pretrained(source.root, local_files_only=True, dtype="auto"), tokenizer
+    dtype = source.spec(pair.architecture.embedding).dtype
+    model = AutoModelForCausalLM.from_config(source.config, dtype=dtype)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(source.values(name))

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,7 +32,7 @@ __all__ = ["CompressConfig", "CompressProgress", "compress_expert"]
 
 @dataclass(frozen=True, slots=True)
 class CompressProgress:
-    """How far it is: `stage` is a few words for a person; `done` of `total` parameters."""
+    """How far it is: `stage` is a few words for a person; `done` of `total` of what the stage counts."""
 
     stage: str
     done: int
@@ -56,15 +57,30 @@ def compress_expert(config: CompressConfig, *, progress: Report | None = None) -
     check_name(config.name)
     codecs = _parse_codecs(config)
     _check_output(config)
-    pair = open_pair(config.base, config.expert)
+    pair = _open_and_identify(config, report)
     plan = pair.plan(codecs)
-    report(CompressProgress("identifying base and expert", 0, len(plan)))
-    pair.identities()
     if not config.force:
         check_parent(pair, sample_norms(pair, plan))
-    calibration = collect_statistics(pair, config.calibration) if config.calibration else None
+    calibration = None
+    if config.calibration is not None:
+        calibrating = partial(CompressProgress, "reading calibration texts")
+        calibration = collect_statistics(pair, config.calibration, progress=lambda *n: report(calibrating(*n)))
     with staged(config.output, resumable=True) as root:
         return _write(config, pair, plan, codecs, calibration, root, report)
+
+
+def _open_and_identify(config: CompressConfig, report: Report) -> Pair:
+    done = total = 0
+
+    def count(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        report(CompressProgress("identifying base and expert, bytes", done, total))
+
+    pair = open_pair(config.base, config.expert, on_bytes=count)
+    total = pair.base.nbytes + pair.expert.nbytes
+    pair.identities()
+    return pair
 
 
 def _write(

@@ -1,5 +1,6 @@
 """Where an expert's weights come from: what compression asks of a full checkpoint and of an adapter alike."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,8 +36,12 @@ class ExpertSource(Protocol):
     def config_json(self) -> dict[str, Any]:
         """The content of the expert's own `config.json`."""
 
-    def identity(self) -> str:
-        """`blake3:<hex>` of the expert's own tensors."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the expert's own tensors."""
+
+    def identity(self, *, progress: Callable[[int], None] | None = None) -> str:
+        """`blake3:<hex>` of the expert's own tensors; `progress` hears of the bytes that were hashed."""
 
     def spec(self, name: str) -> TensorSpec:
         """Shape and dtype of a parameter in the expert."""
@@ -74,9 +79,14 @@ class CheckpointSource:
             content["tie_word_embeddings"] = self.tied
         return content
 
-    def identity(self) -> str:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return self.checkpoint.nbytes
+
+    def identity(self, *, progress: Callable[[int], None] | None = None) -> str:
         """`blake3:<hex>` over all tensors."""
-        return checkpoint_identity(self.checkpoint)
+        return checkpoint_identity(self.checkpoint, progress=progress)
 
     def spec(self, name: str) -> TensorSpec:
         """Shape and dtype of a parameter in the expert."""

@@ -1,6 +1,6 @@
 """A base and an expert that can be subtracted from each other, opened and checked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ class Pair:
         architecture: the base's parameters.
         tied: whether the base's head is its embedding table.
         expert: the expert's tensors.
+        on_bytes: called with the bytes that were hashed since the last call, while identities are computed.
     """
 
     base: Checkpoint
@@ -35,16 +36,17 @@ class Pair:
     architecture: Architecture
     tied: bool
     expert: ExpertSource
+    on_bytes: Callable[[int], None] | None = None
 
     @cached_property
     def base_identity(self) -> str:
         """`blake3:<hex>` of the base."""
-        return checkpoint_identity(self.base)
+        return checkpoint_identity(self.base, progress=self.on_bytes)
 
     @cached_property
     def expert_identity(self) -> str:
         """`blake3:<hex>` of the expert."""
-        return self.expert.identity()
+        return self.expert.identity(progress=self.on_bytes)
 
     def identities(self) -> tuple[str, str]:
         """Those of base and expert; the first call reads all weights, unless it is known from an earlier run."""
@@ -55,7 +57,7 @@ class Pair:
         return plan_expert(self.base, self.expert, self.architecture, base_tied=self.tied, codecs=codecs)
 
 
-def open_pair(base_root: Path, expert_root: Path) -> Pair:
+def open_pair(base_root: Path, expert_root: Path, *, on_bytes: Callable[[int], None] | None = None) -> Pair:
     """The two, checked as far as headers and configs tell. Reads no weights but those of doubtful heads.
 
     Raises:
@@ -66,10 +68,11 @@ def open_pair(base_root: Path, expert_root: Path) -> Pair:
     architecture = describe(config)
     tied = is_tied(base, config, architecture)
     check_checkpoint(base, architecture, tied=tied)
+    expert: ExpertSource
     if (expert_root / ADAPTER_CONFIG).is_file():
-        adapter = AdapterSource(expert_root, base, config, architecture, base_tied=tied)
-        return Pair(base=base, config=config, architecture=architecture, tied=tied, expert=adapter)
-    expert = CheckpointSource(expert_root, architecture)
-    check_compatible(config, expert.config)
-    check_checkpoint(expert.checkpoint, architecture, tied=expert.tied)
-    return Pair(base=base, config=config, architecture=architecture, tied=tied, expert=expert)
+        expert = AdapterSource(expert_root, base, config, architecture, base_tied=tied)
+    else:
+        expert = CheckpointSource(expert_root, architecture)
+        check_compatible(config, expert.config)
+        check_checkpoint(expert.checkpoint, architecture, tied=expert.tied)
+    return Pair(base=base, config=config, architecture=architecture, tied=tied, expert=expert, on_bytes=on_bytes)

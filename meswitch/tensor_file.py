@@ -75,7 +75,8 @@ def dtype_from_name(name: str) -> torch.dtype:
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """The tensor's bytes in row-major order, without a copy where it is contiguous and on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    view: memoryview = flat.numpy().data
+    return view
 
 
 def read_header(path: Path, *, error: type[MeswitchError]) -> dict[str, StoredTensor]:

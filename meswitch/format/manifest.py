@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,7 +25,7 @@ __all__ = [
     "encode_manifest",
 ]
 
-SCHEMA = "meswitch-delta/1"
+SCHEMA: Final = "meswitch-delta/1"
 MANIFEST_FILE = "manifest.json"
 
 

@@ -134,6 +134,9 @@ def _exchange_at_once(first: Path, second: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
+    if sys.platform == "win32" and path.is_dir():
+        # there, a directory cannot be opened, and its entries are durable without it
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
