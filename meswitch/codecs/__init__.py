@@ -4,6 +4,7 @@
 """
 
 from meswitch.codecs.base import Codec, CompressedDelta, OptionValue, TensorSpec
+from meswitch.codecs.nested import first_plane
 from meswitch.codecs.options import format_spec
 from meswitch.codecs.registry import codec_names, decompress, get_codec, parse_codec
 
@@ -14,6 +15,7 @@ __all__ = [
     "TensorSpec",
     "codec_names",
     "decompress",
+    "first_plane",
     "format_spec",
     "get_codec",
     "parse_codec",

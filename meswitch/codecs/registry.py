@@ -14,6 +14,7 @@ import torch
 from meswitch.codecs.base import Codec, CompressedDelta, OptionValue
 from meswitch.codecs.bitdelta import BitDelta
 from meswitch.codecs.dense import Dense
+from meswitch.codecs.nested import Nested
 from meswitch.codecs.options import closest, parse_spec, typed_options
 from meswitch.codecs.rtn import Rtn
 from meswitch.codecs.salient import Salient
@@ -24,7 +25,9 @@ __all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse
 
 ENTRY_POINT_GROUP = "meswitch.codecs"
 
-_BUILT_IN: Mapping[str, type[Any]] = {codec.name: codec for codec in (BitDelta, Dense, Rtn, Salient, SparseSign)}
+_BUILT_IN: Mapping[str, type[Any]] = {
+    codec.name: codec for codec in (BitDelta, Dense, Nested, Rtn, Salient, SparseSign)
+}
 
 
 def codec_names() -> tuple[str, ...]:

@@ -21,6 +21,8 @@ LOSSY = [
     "salient:channels=3,bits=1,step=mse,refit=false",
     "salient:channels=3,bits=4,select=random,seed=7",
     "salient:channels=0,bits=8",
+    "nested",
+    "nested:step=mse",
     "sparse-sign",
     "sparse-sign:group=8,channels=3",
     "sparse-sign:group=16,step=mse,channels=3,select=random",
