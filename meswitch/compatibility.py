@@ -61,6 +61,9 @@ MIXABLE = frozenset(
 """Fields in which an expert may differ from its base. Any other difference is refused: an unknown field may matter."""
 
 
+LENGTH_FREE_ROPES = frozenset({"default", "linear", "llama3"})
+
+
 def check_compatible(base: Any, expert: Any) -> None:
     """Nothing, if rows of both can be computed in one batch. Takes two configs of transformers.
 
@@ -72,8 +75,8 @@ def check_compatible(base: Any, expert: Any) -> None:
     _refuse(ours, theirs, ["model_type"], UnsupportedModelError)
     _refuse(ours, theirs, SIZES, ShapeMismatchError)
     others = sorted((ours.keys() | theirs.keys()) - MIXABLE)
-    # with plain rotary embeddings the longest position is a limit, not a factor of any computation
-    if _plain_rope(ours) and _plain_rope(theirs):
+    # with most rotary embeddings the longest position is a limit, not a factor of any computation
+    if _ignores_length(ours) and _ignores_length(theirs):
         others = [key for key in others if key != "max_position_embeddings"]
     _refuse(ours, theirs, others, UnsupportedModelError)
 
@@ -83,9 +86,9 @@ def _comparable(config: Any) -> dict[str, Any]:
     return values
 
 
-def _plain_rope(values: Mapping[str, Any]) -> bool:
+def _ignores_length(values: Mapping[str, Any]) -> bool:
     rope = values.get("rope_parameters")
-    return isinstance(rope, Mapping) and rope.get("rope_type") == "default"
+    return isinstance(rope, Mapping) and rope.get("rope_type") in LENGTH_FREE_ROPES
 
 
 def _refuse(base: Mapping[str, Any], expert: Mapping[str, Any], fields: Sequence[str], error: type[Exception]) -> None:
