@@ -141,7 +141,7 @@ def _codes_note(source: RunSource, arm: ArmSummary) -> str:
     held, counted = weight_parts(arm).get("codes", 0), serving_parts(source).get("codes", 0)
     if held == counted:
         return ""
-    return f"Counted with the codes of all experts; loaded by this run: {format_bytes(held)} of them."
+    return f"Codes of all experts; this run loaded {format_bytes(held)} of them."
 
 
 def _codec_note(source: RunSource) -> str:
@@ -151,7 +151,9 @@ def _codec_note(source: RunSource) -> str:
     if not all(isinstance(size, int) for size in sizes):
         return ""
     linears, whole = (format_bytes(float(size)) for size in sizes if size is not None)
-    return f"Deltas by {family.get('codec')}: {linears} of linear weights, {whole} in all."
+    # the first option tells the codecs apart; the rest stands in the provenance
+    codec = str(family.get("codec")).split(",")[0]
+    return f"Deltas by {codec}: {linears} of linear weights, {whole} in all."
 
 
 def _ttft_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:

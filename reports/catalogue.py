@@ -140,7 +140,7 @@ def _switch_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
             section="switching",
             name=f"timeline-{i}",
             title=f"Residency over time: {arm}",
-            caption="A lane an expert. Experts resident from the start are shaded only once a switch evicts them.",
+            caption="A lane an expert: when it was resident, switched in, and asked for.",
             alt=f"{format_count(source.summary.arms[arm].switches)} switches over the run.",
             draw=partial(
                 switching.draw_timeline,

@@ -43,7 +43,7 @@ def headline(source: RunSource) -> str:
     parts = [
         _memory(source),
         _faster(claims["ttft"], "first token", ("sooner", "later"), "time to first token"),
-        _faster(claims["switch"], "a switch", ("faster", "slower"), "switch time"),
+        _faster(claims["switch"], "a switch", ("faster", "slower"), "switch times"),
         _quality(claims["correct"]),
     ]
     return "; ".join(part for part in parts if part) or "No comparison is possible"
@@ -62,6 +62,8 @@ def _memory(source: RunSource) -> str:
 def _faster(claim: Claim, what: str, words: tuple[str, str], noun: str) -> str:
     if claim.tone == "neutral":
         return ""
+    if claim.tone == "few":
+        return f"too few values to compare {noun}"
     if not claim.amount:
         return f"{_UNCLEAR} {noun}"
     return f"{what} {claim.amount} {words[claim.tone == 'worse']}"
@@ -70,6 +72,8 @@ def _faster(claim: Claim, what: str, words: tuple[str, str], noun: str) -> str:
 def _quality(claim: Claim) -> str:
     if claim.tone == "neutral":
         return ""
+    if claim.tone == "few":
+        return "too few values to compare right answers"
     if not claim.amount:
         return f"{_UNCLEAR} right answers"
     return f"right answers {claim.amount} {'more' if claim.tone == 'better' else 'fewer'}"

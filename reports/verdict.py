@@ -21,7 +21,7 @@ __all__ = [
     "run_verdict",
 ]
 
-Tone = Literal["better", "worse", "unclear", "neutral"]
+Tone = Literal["better", "worse", "unclear", "few", "neutral"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class Claim:
 
     Attributes:
         text: the claim with its interval.
+        tone: `unclear` if the interval includes no difference, `few` if there is no interval, `neutral` if there is
+            nothing to compare.
         amount: how large the difference is, such as `3.2×` or `1.9 points`; empty if none may be claimed.
     """
 
@@ -92,7 +94,7 @@ def claim_ratio(ratio: Estimate | None, *, lower: str, higher: str, better: Lite
     if ratio is None:
         return Claim(text="no comparison: one side has too few values", tone="neutral")
     if ratio.low is None or ratio.high is None:
-        return Claim(text=f"ratio {format_factor(ratio.value)}, without an interval: no claim", tone="unclear")
+        return Claim(text=f"no claim: ratio {format_factor(ratio.value)}, too few values for an interval", tone="few")
     if ratio.low <= 1 <= ratio.high:
         text = f"no significant difference: ratio {format_factor(ratio.value)} {_bounds(ratio)}"
         return Claim(text=text, tone="unclear")
@@ -128,9 +130,9 @@ def claim_apart(value: Estimate | None, baseline: Estimate | None, *, lower: str
     if _below(value, baseline) or _below(baseline, value):
         claim = claim_exact(value.value, baseline.value, lower=lower, higher=higher, better="lower")
         return Claim(text=f"{claim.text}, intervals apart", tone=claim.tone, amount=claim.amount)
-    known = None not in (value.low, value.high, baseline.low, baseline.high)
-    why = "intervals overlap" if known else "too few values for intervals"
-    return Claim(text=f"no significant difference: {why}", tone="unclear")
+    if None in (value.low, value.high, baseline.low, baseline.high):
+        return Claim(text="no claim: too few values for intervals", tone="few")
+    return Claim(text="no significant difference: intervals overlap", tone="unclear")
 
 
 def claim_difference(difference: Estimate | None) -> Claim:
@@ -139,7 +141,7 @@ def claim_difference(difference: Estimate | None) -> Claim:
         return Claim(text="no comparison: no request was judged in both arms", tone="neutral")
     value = f"{_points(difference.value)} points"
     if difference.low is None or difference.high is None:
-        return Claim(text=f"{value}, without an interval: no claim", tone="unclear")
+        return Claim(text=f"no claim: {value}, too few values for an interval", tone="few")
     bounds = f"[{_points(difference.low)}, {_points(difference.high)}]"
     if difference.low <= 0 <= difference.high:
         return Claim(text=f"no significant difference: {value} {bounds}", tone="unclear")

@@ -31,7 +31,7 @@ def draw_latency_by_arm(
         part = requests[requests["arm"] == arm]
         _draw_steps(ax, part[column], len(part), color=colours[arm], label=arm)
     _draw_limit(ax, requests.get(f"slo_{column}"))
-    _finish(ax, label)
+    _finish(ax, label, requests[column])
     handles = ax.get_legend_handles_labels()[0]
     lines = sorted(handles, key=lambda line: [*arms, line.get_label()].index(line.get_label()))
     ax.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=4)
@@ -58,7 +58,7 @@ def draw_latency_by_class(
                 handles.append(Line2D([], [], label=f"{arm}, {residency} ({len(part):,})", **style))
     _draw_limit(ax, requests.get(f"slo_{column}"))
     handles += ax.get_legend_handles_labels()[0]
-    _finish(ax, label)
+    _finish(ax, label, requests[column])
     ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=2, handlelength=2.6)
     return figure
 
@@ -88,7 +88,11 @@ def _draw_limit(ax: Axes, limits: pd.Series | None) -> None:
         ax.axvline(float(distinct[0]), color=ROLES["limit"][0], linewidth=1.2, linestyle=(0, (4, 2)), label="SLO")
 
 
-def _finish(ax: Axes, label: str) -> None:
+def _finish(ax: Axes, label: str, values: pd.Series) -> None:
+    # a few values near zero would push all others into a corner: their curve enters at its height
+    low = float(values.quantile(0.01)) / 2
+    if ax.get_xlim()[0] < low:
+        ax.set_xlim(left=low)
     log_seconds(ax)
     ax.set_ylim(0, 1.02)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])

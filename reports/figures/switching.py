@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from harness.records import NS_PER_S, RequestRecord, SwitchRecord
 from reports.figures.grid import clip, draw_counts
@@ -48,6 +49,7 @@ def draw_switch_times(
     log_seconds(ax)
     ax.set_xlabel("switch time (log scale)")
     ax.set_ylabel("switches")
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=2, handlelength=2.6)
     return figure
 
@@ -103,7 +105,12 @@ def draw_timeline(
     end_s = max(max(r.scheduled_ns, r.finished_ns or 0) for r in records) / NS_PER_S
     figure, axes = new_figure(1.1 + 0.26 * len(experts))
     ax = axes[0, 0]
-    for expert, spans in residency_spans(switches, end_s).items():
+    spans_by_expert = residency_spans(switches, end_s)
+    for record in records:
+        # found resident, and no switch says since when: loaded before the start, and there to the end
+        if record.residency == "resident" and record.expert_chosen is not None:
+            spans_by_expert.setdefault(record.expert_chosen, [(0.0, end_s)])
+    for expert, spans in spans_by_expert.items():
         if expert in lanes:
             widths = [(start, stop - start) for start, stop in spans]
             ax.broken_barh(widths, (lanes[expert] - 0.36, 0.72), facecolor=colour, alpha=0.32, linewidth=0)

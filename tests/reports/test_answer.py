@@ -38,11 +38,11 @@ def test_memory_stands_against_whole_models_and_the_baselines_budget(source: Run
 def test_memory_counts_the_codes_of_all_experts_even_if_the_run_loaded_few(
     make_run: Callable[..., Path], both_arms: Sequence[RequestRecord]
 ) -> None:
-    family = {"delta_bytes": 10 * MIB, "delta_bytes_linears": 9 * MIB, "codec": "rtn:bits=2"}
+    family = {"delta_bytes": 10 * MIB, "delta_bytes_linears": 9 * MIB, "codec": "rtn:bits=2,step=mse"}
     memory = card(read_run(make_run("few", both_arms, **family)), "memory")
     # codes 10 instead of the 6 that were loaded
     assert memory.figure == "37.0 MiB"
-    assert "loaded by this run: 6.00 MiB" in memory.note
+    assert "this run loaded 6.00 MiB" in memory.note
     assert memory.note.endswith("Deltas by rtn:bits=2: 9.00 MiB of linear weights, 10.0 MiB in all.")
 
 
@@ -80,6 +80,14 @@ def test_headline_is_honest_when_the_treatment_loses(
     assert "later" in text
     assert "slower" in text
     assert "sooner" not in text
+
+
+def test_few_switches_are_called_few_and_not_alike(
+    make_run: Callable[..., Path], both_arms: Sequence[RequestRecord]
+) -> None:
+    first = [r.index for r in both_arms if r.arm == "meswitch" and r.switch is not None][:2]
+    records = [r if r.index in first else replace(r, switch=None, residency="resident") for r in both_arms]
+    assert "too few values to compare switch times" in headline(read_run(make_run("rare", records)))
 
 
 def test_invalid_run_has_no_answer(make_run: Callable[..., Path], both_arms: Sequence[RequestRecord]) -> None:
