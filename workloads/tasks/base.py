@@ -24,11 +24,17 @@ class Problem:
 class Task(Protocol):
     """A domain with exact answers."""
 
-    name: str
-    description: str
-    """A few words, as a router reads them."""
-    verifier: str
-    """Name of the verifier in `workloads.verifiers`."""
+    @property
+    def name(self) -> str:
+        """How the task is called, everywhere."""
+
+    @property
+    def description(self) -> str:
+        """A few words, as a router reads them."""
+
+    @property
+    def verifier(self) -> str:
+        """Name of the verifier in `workloads.verifiers`."""
 
     def sample(self, rng: random.Random) -> Problem:
         """One random problem, of either split."""

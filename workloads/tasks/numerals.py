@@ -2,16 +2,16 @@
 
 import random
 
-from workloads.tasks.wording import GeneratedTask, ask
+from workloads.tasks.wording import GeneratedTask, ask, words_of
 
 __all__ = ["NUMERALS"]
 
-SMALL = (
+SMALL = words_of(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
-).split()
+)
 
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+TENS = words_of("twenty thirty forty fifty sixty seventy eighty ninety")
 
 
 def in_words(n: int) -> str:

@@ -7,23 +7,18 @@ import random
 from collections.abc import Callable
 
 from workloads.tasks.base import Split
-from workloads.tasks.wording import ask, word
+from workloads.tasks.wording import ask, word, words_of
 
 __all__ = ["sample_out_of_scope"]
 
-PLACES = "Paris Lima Oslo Cairo Delhi Tokyo Rome Quito Bern Accra Seoul Perth Dublin Havana Kyiv Riga".split()
-THINGS = (
-    "cats rain coffee trains snow music bread tigers winter chess apples ships mountains bees sleep paper glass gold "
-    "tea volcanoes football robots gardens whales honey"
-).split()
-PEOPLE = "sister boss neighbour teacher doctor uncle friend landlord coach cousin".split()
-DISHES = "soup pancakes risotto curry salad dumplings lasagne stew pizza noodles".split()
-TRADES = "plumber dentist baker tailor painter lawyer electrician gardener".split()
-
-
-def pick(rng: random.Random, *lists: list[str]) -> list[str]:
-    """One entry of each list."""
-    return [rng.choice(entries) for entries in lists]
+PLACES = words_of("Paris Lima Oslo Cairo Delhi Tokyo Rome Quito Bern Accra Seoul Perth Dublin Havana Kyiv Riga")
+THINGS = words_of(
+    "cats rain coffee trains snow music bread tigers winter chess apples ships mountains bees sleep paper "
+    "glass gold tea volcanoes football robots gardens whales honey"
+)
+PEOPLE = words_of("sister boss neighbour teacher doctor uncle friend landlord coach cousin")
+DISHES = words_of("soup pancakes risotto curry salad dumplings lasagne stew pizza noodles")
+TRADES = words_of("plumber dentist baker tailor painter lawyer electrician gardener")
 
 
 TRAIN_KINDS: tuple[Callable[[random.Random], tuple[str, ...]], ...] = (

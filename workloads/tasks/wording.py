@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workloads.tasks.base import Problem
 
-__all__ = ["GeneratedTask", "ask", "word"]
+__all__ = ["GeneratedTask", "ask", "word", "words_of"]
 
 OPENERS = ("What is", "Give", "Give me", "Find", "Write", "Show", "Show me", "Tell me", "Please give", "I need")
 
@@ -46,3 +46,8 @@ def word(rng: random.Random, low: int, high: int) -> str:
     start = rng.randrange(2)
     size = rng.randint(low, high)
     return "".join(rng.choice(VOWELS if (start + i) % 2 else CONSONANTS) for i in range(size))
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of `text`, which is easier to read and to edit than a list of strings."""
+    return tuple(text.split())

@@ -10,6 +10,9 @@ from meswitch.families.pocket.tokens import EOS, PAD, encode_prompt
 
 __all__ = ["greedy_answers", "next_token_logits"]
 
+KEPT_SHARE = 0.75
+"""Finished rows leave the batch when fewer than this share of its rows still go on."""
+
 
 def prefill(model: Any, prompts: Sequence[str], capacity: int) -> tuple[torch.Tensor, KeyValues, torch.Tensor]:
     """Logits after each prompt `[B, vocabulary]`, the cache, and how many pads precede each prompt `[B]`."""
@@ -20,7 +23,8 @@ def prefill(model: Any, prompts: Sequence[str], capacity: int) -> tuple[torch.Te
     config = model.config
     size = config.hidden_size // config.num_attention_heads
     shape = (config.num_hidden_layers, len(rows), config.num_key_value_heads, width + capacity, size)
-    cache = KeyValues(*(torch.zeros(shape, device=device, dtype=model.lm_head.weight.dtype) for _ in range(2)))
+    empty = torch.zeros(shape, device=device, dtype=model.lm_head.weight.dtype)
+    cache = KeyValues(empty, empty.clone())
     columns = torch.arange(width, device=device)
     positions = (columns[None] - pads[:, None]).clamp(min=0)
     # a pad sees itself, so that its softmax has something to sum over; nothing else sees a pad
@@ -39,18 +43,22 @@ def next_token_logits(model: Any, prompts: Sequence[str]) -> torch.Tensor:
 def greedy_answers(model: Any, prompts: Sequence[str], *, max_tokens: int = 48) -> list[str]:
     """The most likely answer to each prompt, byte by byte, up to `<eos>` or `max_tokens`."""
     logits, cache, pads = prefill(model, prompts, max_tokens)
-    produced: list[torch.Tensor] = []
-    open_rows = torch.ones(len(prompts), dtype=torch.bool, device=logits.device)
-    for _ in range(max_tokens):
+    produced = torch.full((len(prompts), max_tokens), EOS, device=logits.device)
+    rows = torch.arange(len(prompts), device=logits.device)
+    for place in range(max_tokens):
         token = logits.argmax(dim=-1)
-        produced.append(torch.where(open_rows, token, EOS))
-        open_rows &= token != EOS
-        if not open_rows.any() or len(produced) == max_tokens:
+        produced[rows, place] = token
+        going = token != EOS
+        if not going.any() or place == max_tokens - 1:
             break
+        # what a closed row still produces is cut off below; dropping such rows now and then saves their work
+        if going.float().mean() < KEPT_SHARE:
+            rows, token, pads = rows[going], token[going], pads[going]
+            cache.keys, cache.values = cache.keys[:, going], cache.values[:, going]
         columns = torch.arange(cache.used + 1, device=logits.device)
         visible = (columns[None] >= pads[:, None])[:, None, None]
         logits = decode_step(model, token[:, None], (cache.used - pads)[:, None], cache, visible)
-    return [text_of(row) for row in torch.stack(produced, dim=1).tolist()]
+    return [text_of(row) for row in produced.tolist()]
 
 
 def text_of(ids: Sequence[int]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -15,7 +16,7 @@ from meswitch.families.pocket.routing_data import DESCRIPTIONS
 from meswitch.families.pocket.trainer import Rows, TrainConfig, Trainer
 from workloads.tasks import TASKS
 
-__all__ = ["HELD_OUT", "ROUTER", "Progress", "RecipeConfig", "Stage", "train_stages"]
+__all__ = ["HELD_OUT", "ROUTER", "Progress", "RecipeConfig", "Stage", "default_stages", "train_stages"]
 
 HELD_OUT = tuple(name for name in TASKS if name not in DESCRIPTIONS)
 """Experts whose domains the router never saw in training: they stand for experts added later."""
@@ -35,7 +36,7 @@ class RecipeConfig:
     Attributes:
         seed: of weights, data and batches.
         hidden, layers, intermediate: size of the model.
-        stages: `base` first, then tasks by name and `router`, with their training.
+        stages: `base` first, then tasks by name and `router`, each with its training, one part after the other.
         rows: training rows drawn for each stage.
         workers: processes that make the rows; 0 makes them in a thread of this one.
     """
@@ -44,9 +45,14 @@ class RecipeConfig:
     hidden: int = 192
     layers: int = 6
     intermediate: int = 448
-    stages: Mapping[str, TrainConfig] = field(default_factory=lambda: default_stages(1.0))
+    stages: Mapping[str, tuple[TrainConfig, ...]] = field(default_factory=lambda: default_stages(1.0))
     rows: int = 320_000
     workers: int = 0
+
+    @property
+    def model(self) -> Any:
+        """The model's `LlamaConfig`."""
+        return pocket_config(hidden=self.hidden, layers=self.layers, intermediate=self.intermediate)
 
     def __post_init__(self) -> None:
         if next(iter(self.stages), None) != BASE_STAGE:
@@ -62,15 +68,18 @@ class Stage:
     loss: float
 
 
-def default_stages(steps_scale: float) -> dict[str, TrainConfig]:
+def default_stages(steps_scale: float, batch: int = 512) -> dict[str, tuple[TrainConfig, ...]]:
     """The published recipe, with every stage's steps multiplied by `steps_scale`."""
 
-    def stage(steps: int, rate: float) -> TrainConfig:
-        return TrainConfig(steps=max(1, round(steps * steps_scale)), batch=512, learning_rate=rate)
+    def part(steps: int, rate: float, pull: float = 0.0, noise: float = 0.0) -> TrainConfig:
+        steps = max(1, round(steps * steps_scale))
+        return TrainConfig(steps=steps, batch=batch, learning_rate=rate, pull=pull, noise=noise)
 
-    # carries are learned late and suddenly; every other task is exact within a few hundred steps
-    stages = {BASE_STAGE: stage(3000, 3e-3), ROUTER: stage(5000, 1e-3), "arithmetic": stage(12_000, 1.5e-3)}
-    return stages | {name: stage(1200, 7e-4) for name in TASKS if name != "arithmetic"}
+    # carries are learned late and suddenly, and far from the base; the second part makes that expert bear coarse codes.
+    # every other task is exact within a few hundred steps
+    arithmetic = (part(12_000, 1.5e-3), part(5_000, 1e-3, pull=0.3, noise=0.35))
+    stages = {BASE_STAGE: (part(3000, 3e-3),), ROUTER: (part(3500, 1e-3),), "arithmetic": arithmetic}
+    return stages | {name: (part(1200, 7e-4),) for name in TASKS if name != "arithmetic"}
 
 
 def requests(config: RecipeConfig) -> Iterator[tuple[str, Callable[..., Arrays], tuple[Any, ...]]]:
@@ -111,21 +120,43 @@ def train_stages(config: RecipeConfig, device: str, progress: Progress) -> Itera
 
     The base is rounded to float16, in which it ships, before anything descends from it.
     """
-    sizes = {"hidden": config.hidden, "layers": config.layers, "intermediate": config.intermediate}
     with executor(config.workers) as pool:
         parts: dict[str, list[Future[Arrays]]] = {}
         for name, function, arguments in requests(config):
             parts.setdefault(name, []).append(pool.submit(function, *arguments))
-        model = new_model(pocket_config(**sizes), config.seed).to(device)
+        model = new_model(config.model, config.seed).to(device)
         trainer = Trainer(model)
         base: dict[str, torch.Tensor] = {}
         for name, stage in config.stages.items():
             if base:
                 model.load_state_dict(base)
             rows = joined(parts.pop(name), torch.device(device))
-            loss = trainer.train(rows, stage, config.seed, lambda n, x, s=stage, k=name: progress(k, n, s.steps, x))
+            loss = train_stage(trainer, rows, stage, config.seed, partial(progress, name))
             if name == BASE_STAGE:
                 base = {key: value.half().float() for key, value in model.state_dict().items()}
                 model.load_state_dict(base)
+                trainer.mark_origin()
             weights = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
             yield Stage(name=name, weights=weights, loss=loss)
+
+
+def train_stage(
+    trainer: Trainer,
+    rows: Rows,
+    stage: tuple[TrainConfig, ...],
+    seed: int,
+    on_step: Callable[[int, int, float | None], None],
+) -> float:
+    """Run all parts of one stage; the last mean loss."""
+    steps, done, loss = sum(part.steps for part in stage), 0, float("nan")
+    for number, part in enumerate(stage):
+        loss = trainer.train(rows, part, seed + number, partial(shifted, on_step, done, steps))
+        done += part.steps
+    return loss
+
+
+def shifted(
+    on_step: Callable[[int, int, float | None], None], done: int, steps: int, step: int, loss: float | None
+) -> None:
+    """Report a step of one part as a step of its whole stage."""
+    on_step(done + step, steps, loss)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from meswitch.router.prompt import NONE_LETTER, router_prompt
 from workloads.tasks import Problem
 from workloads.tasks.out_of_scope import sample_out_of_scope
-from workloads.tasks.wording import ask, word
+from workloads.tasks.wording import ask, word, words_of
 
 __all__ = ["DESCRIPTIONS", "routing_pairs"]
 
@@ -31,29 +31,52 @@ DESCRIPTIONS: Mapping[str, tuple[str, ...]] = {
 MAX_PROMPT_BYTES = 316
 """Longer questions are drawn again: one row length for all."""
 
-ENGLISH = (
-    "apple bank beach bird bridge camera castle chair cheese circle clock coat coin color cotton desert doctor dream "
-    "engine fever field film flower forest fruit garden guitar hammer harbour heart hotel insect island jacket kitchen "
-    "lake lamp law leaf lesson library market medicine metal mirror money mountain museum music nation needle novel "
-    "ocean office orange painting palace paper pencil pepper piano planet plant poem police prison rabbit radio recipe "
-    "river rocket salad school season shadow shoe silver singer sport station statue stone story street student sugar "
-    "summer surgery tax taxi tea team temple theatre ticket tiger tower toy traffic train travel tree truck uniform "
-    "valley vegetable violin wagon wallet war water weather wedding wheel window wine winter wizard wool zebra hex "
-    "binary roman vowels prefix rhyme unit price name email phone address length count weight metre plural synonym"
-).split()
+ENGLISH = words_of(
+    "apple bank beach bird bridge camera castle chair cheese circle clock coat coin color cotton desert "
+    "doctor dream engine fever field film flower forest fruit garden guitar hammer harbour heart hotel insect "
+    "island jacket kitchen lake lamp law leaf lesson library market medicine metal mirror money mountain "
+    "museum music nation needle novel ocean office orange painting palace paper pencil pepper piano planet "
+    "plant poem police prison rabbit radio recipe river rocket salad school season shadow shoe silver singer "
+    "sport station statue stone story street student sugar summer surgery tax taxi tea team temple theatre "
+    "ticket tiger tower toy traffic train travel tree truck uniform valley vegetable violin wagon wallet war "
+    "water weather wedding wheel window wine winter wizard wool zebra hex binary roman vowels prefix rhyme "
+    "unit price name email phone address length count weight metre plural synonym"
+)
+
+COMMON = words_of("number letter word list day name value table title key item sum count text order sentence")
+"""Words that queries of many domains contain: one of them alone decides nothing."""
+
+CLUSTERS = words_of("bl br ch cl cr dr fl fr gl gr pl pr sc sh sk sl sm sn sp st sw th tr tw b d f g k l m n p r s t v")
+
+ENDINGS = words_of("b ck ct d ft g ld lk ll lt m mp n nd ng nk nt p r rd rk rm rn rt sh sk sp st t x z")
 
 FILLERS = ("of", "for", "with", "in", "about", "near", "from", "to", "as", "and")
 
 
+def stem(rng: random.Random) -> str:
+    """A word of any make: English, or invented with open or closed syllables."""
+    kind = rng.random()
+    if kind < 0.4:
+        return rng.choice(ENGLISH)
+    if kind < 0.6:
+        return word(rng, 3, 8)
+    syllable = rng.choice(CLUSTERS) + rng.choice("aeiou") + rng.choice(ENDINGS)
+    return syllable if rng.random() < 0.7 else syllable + word(rng, 2, 4)
+
+
 def domain_words(rng: random.Random) -> tuple[str, ...]:
     """One to three words that name an invented domain."""
-    draw = (lambda: rng.choice(ENGLISH)) if rng.random() < 0.6 else (lambda: word(rng, 3, 8))
-    return tuple(dict.fromkeys(draw() for _ in range(rng.choice((1, 1, 2, 2, 3)))))
+    return tuple(dict.fromkeys(stem(rng) for _ in range(rng.choice((1, 1, 2, 2, 3)))))
 
 
-def inflected(rng: random.Random, stem: str) -> str:
+def misleading_words(rng: random.Random) -> tuple[str, ...]:
+    """The words of an invented domain that shares a common one with many queries."""
+    return tuple(rng.sample((rng.choice(COMMON), stem(rng), stem(rng)), rng.choice((2, 2, 3))))
+
+
+def inflected(rng: random.Random, root: str) -> str:
     """The word as it is, or in a form that shares its beginning."""
-    return stem + rng.choice(("", "", "", "s", "ed", "ing", "er"))
+    return root + rng.choice(("", "", "", "s", "ed", "ing", "er"))
 
 
 def described(rng: random.Random, words: Sequence[str]) -> str:
@@ -79,12 +102,26 @@ def noise(rng: random.Random) -> str:
 def invented_query(rng: random.Random, words: Sequence[str]) -> str:
     """A query that contains at least one of its domain's words among other things."""
     named = [inflected(rng, w) for w in rng.sample(words, rng.randint(1, len(words)))]
+    article = rng.choice(("the ", "a ", "all ", ""))
+    if rng.random() < 0.5:
+        what, thing = " ".join(named), material(rng)
+        joint = rng.choice(FILLERS)
+        phrase = rng.choice((f"{what} {joint} {thing}", f"{thing} {joint} a {what}", f"{thing} {joint} {what}"))
+        return ask(rng, f"{article}{phrase}"[:90])
     parts = [*named, *(noise(rng) for _ in range(rng.randint(1, 3)))]
     rng.shuffle(parts)
     phrase = parts[0]
     for part in parts[1:]:
         phrase += f" {rng.choice(FILLERS)} {part}" if rng.random() < 0.7 else f" {part}"
-    return ask(rng, f"{rng.choice(('the ', 'a ', 'all ', ''))}{phrase}"[:90])
+    return ask(rng, f"{article}{phrase}"[:90])
+
+
+def material(rng: random.Random) -> str:
+    """What a request is about: some words, perhaps capitalised, after a common noun or not."""
+    words = [word(rng, 2, 7) if rng.random() < 0.7 else stem(rng) for _ in range(rng.randint(1, 5))]
+    text = " ".join(w.capitalize() if rng.random() < 0.4 else w for w in words)
+    text = str(rng.randint(0, 10 ** rng.randint(2, 6))) if rng.random() < 0.15 else text
+    return f"the {rng.choice(COMMON)} {text}" if rng.random() < 0.4 else text
 
 
 def routing_pairs(
@@ -92,7 +129,7 @@ def routing_pairs(
 ) -> list[tuple[str, str]]:
     """`count` (router prompt, letter) pairs whose task queries come from `problems`.
 
-    Shares: 55 % task queries, 30 % queries of invented domains, 15 % out of scope; in a tenth of the first two the
+    Shares: 45 % task queries, 40 % queries of invented domains, 15 % out of scope; in a tenth of the first two the
     right domain is not listed, and the answer is "none of these".
     """
     rng = random.Random(f"routing/{seed}")
@@ -110,9 +147,10 @@ def routing_pair(
 ) -> tuple[str, str]:
     """One router prompt and its letter."""
     invented = {f"#{i}": domain_words(rng) for i in range(rng.randint(0, max_options))}
+    decoys = {f"?{i}": misleading_words(rng) for i in range(rng.choice((0, 0, 1, 2)))}
     trained = rng.sample(sorted(DESCRIPTIONS), rng.randint(2, len(DESCRIPTIONS)))
     kind, wanted = rng.random(), None
-    if kind < 0.55:
+    if kind < 0.45:
         problem = rng.choice(problems)
         query, wanted = problem.prompt, problem.task
     elif kind < 0.85:
@@ -121,8 +159,9 @@ def routing_pair(
         invented[name] = words
     else:
         query = rng.choice(strangers)
-    # an invented domain must not answer a query of another by accident
-    invented = {n: w for n, w in invented.items() if n == wanted or not any(x[:4] in query.lower() for x in w)}
+    # an invented domain must not answer a query of another by accident; a decoy may share its common word only
+    invented = {n: w for n, w in invented.items() if n == wanted or not shares(w, query)}
+    invented |= {n: w for n, w in decoys.items() if not shares([x for x in w if x not in COMMON], query)}
     others = [name for name in (*invented, *trained) if name != wanted]
     rng.shuffle(others)
     # every second row resembles a deployment: the trained domains and few others
@@ -139,3 +178,8 @@ def routing_pair(
     prompt = router_prompt(domains, query)
     letters = {expert: letter for letter, expert in prompt.experts.items()}
     return prompt.text, letters[wanted] if wanted is not None and listed else NONE_LETTER
+
+
+def shares(words: Sequence[str], query: str) -> bool:
+    """Whether the beginning of any of `words` occurs in `query`."""
+    return any(w[:4] in query.lower() for w in words)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,13 +25,16 @@ class TrainConfig:
         steps: optimiser steps; the learning rate warms up over the first 5 % and falls to 5 % along a cosine.
         batch: rows a step, drawn with replacement.
         learning_rate: at its peak.
-        weight_decay: decoupled, on all parameters.
+        pull: decoupled decay of each weight towards where the family's base has it.
+        noise: standard deviation of what is added to every weight matrix while gradients are taken, in units of the
+            row's own root mean square distance from the base: an expert that bears it also bears coarse codes.
     """
 
     steps: int
     batch: int
     learning_rate: float
-    weight_decay: float = 0.01
+    pull: float = 0.0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
@@ -75,16 +79,13 @@ class Trainer:
         self.model = model
         self.device = model.lm_head.weight.device
         self.cuda = self.device.type == "cuda"
+        # a tensor, so that a captured graph sees each new value
         self.rate = torch.zeros((), device=self.device)
-        self.decay = 0.0
-        self.graphs: dict[tuple[int, int], tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self.graphs: dict[tuple[int, int, float, float], tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self.parameters = list(model.parameters())
-        self.optimizer = (
-            torch.optim.AdamW(
-                self.parameters, lr=self.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True, capturable=self.cuda
-            )
-            if self.cuda
-            else torch.optim.AdamW(self.parameters, lr=1.0, betas=(0.9, 0.98), weight_decay=0.01)
+        self.origin = [torch.zeros_like(p) for p in self.parameters]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True, capturable=self.cuda
         )
         self.loss: Callable[..., torch.Tensor] = torch.compile(loss_of, dynamic=False) if self.cuda else loss_of
 
@@ -98,12 +99,12 @@ class Trainer:
             on_step: called after each step with its number, and the loss at every hundredth and the last.
         """
         generator = torch.Generator(device=self.device).manual_seed(seed)
-        step = self.captured(config.batch, rows) if self.cuda else self.plain
+        step = self.captured(config, rows) if self.cuda else partial(self.plain, config)
         self.forget()
         loss = float("nan")
         for number in range(config.steps):
             drawn = torch.randint(len(rows.ids), (config.batch,), generator=generator, device=self.device)
-            self.set_rate(config.rate_at(number))
+            self.rate.fill_(config.rate_at(number))
             value = step(rows.ids[drawn], rows.starts[drawn])
             shown = number % 100 == 99 or number == config.steps - 1
             if shown:
@@ -111,12 +112,11 @@ class Trainer:
             on_step(number + 1, loss if shown else None)
         return loss
 
-    def set_rate(self, rate: float) -> None:
-        """Set the learning rate, in the graph's own tensor on CUDA."""
-        if self.cuda:
-            self.rate.fill_(rate)
-        else:
-            self.optimizer.param_groups[0]["lr"] = rate
+    def mark_origin(self) -> None:
+        """Take the present weights for the base, which `pull` and `noise` refer to."""
+        with torch.no_grad():
+            for origin, parameter in zip(self.origin, self.parameters, strict=True):
+                origin.copy_(parameter)
 
     def forget(self) -> None:
         """Zero the optimiser's moments and step counts, in place so that captured graphs still see them."""
@@ -124,33 +124,53 @@ class Trainer:
             for tensor in state.values():
                 tensor.zero_()
 
-    def plain(self, ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    def plain(self, config: TrainConfig, ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         """One step, and its loss before the update."""
         self.optimizer.zero_grad(set_to_none=True)
+        added = self.shake(config.noise) if config.noise else []
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.cuda, cache_enabled=False):
             loss = self.loss(self.model, ids, starts)
         loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for parameter, change in added:
+                parameter.sub_(change)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         self.optimizer.step()
+        if config.pull:
+            with torch.no_grad():
+                for parameter, origin in zip(self.parameters, self.origin, strict=True):
+                    parameter.add_((origin - parameter) * (self.rate * config.pull))
         return loss.detach()
 
-    def captured(self, batch: int, rows: Rows) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    @torch.no_grad()
+    def shake(self, noise: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Add noise to every matrix and return what was added to which."""
+        added = []
+        for parameter, origin in zip(self.parameters, self.origin, strict=True):
+            if parameter.dim() == 2:
+                scale = (parameter - origin).square().mean(dim=1, keepdim=True).sqrt()
+                change = torch.randn_like(parameter) * scale * noise
+                parameter.add_(change)
+                added.append((parameter, change))
+        return added
+
+    def captured(self, config: TrainConfig, rows: Rows) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """`plain` as one CUDA graph of this batch and row length; weights are as before afterwards."""
-        key = (batch, rows.ids.shape[1])
+        key = (config.batch, rows.ids.shape[1], config.pull, config.noise)
         if key not in self.graphs:
             kept = [p.detach().clone() for p in self.parameters]
-            self.set_rate(0.0)
-            ids, starts = rows.ids[:1].repeat(batch, 1), rows.starts[:1].repeat(batch)
-            stream = torch.cuda.Stream()
+            self.rate.fill_(0.0)
+            ids, starts = rows.ids[:1].repeat(config.batch, 1), rows.starts[:1].repeat(config.batch)
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(3):
-                    self.plain(ids, starts)
+                    self.plain(config, ids, starts)
             torch.cuda.current_stream().wait_stream(stream)
             self.optimizer.zero_grad(set_to_none=True)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                loss = self.plain(ids, starts)
+                loss = self.plain(config, ids, starts)
             with torch.no_grad():
                 for parameter, value in zip(self.parameters, kept, strict=True):
                     parameter.copy_(value)

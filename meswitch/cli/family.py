@@ -1,0 +1,150 @@
+"""`meswitch family list | train | evaluate | export`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Model families: a base, its experts and a router.", no_args_is_help=True)
+
+NameOrPath = Annotated[str, typer.Argument(help="A bundled family's name, or a family's directory.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+
+
+@app.command("list")
+def list_command() -> None:
+    """List the families that ship with the package."""
+    from rich.table import Table
+
+    from meswitch.cli.console import format_bytes, stdout
+    from meswitch.families import list_families, load_family
+
+    table = Table("family", "experts", "bytes", "what")
+    for name in list_families():
+        family = load_family(name)
+        table.add_row(name, ", ".join(family.experts), format_bytes(family.nbytes), family.description)
+    stdout().print(table)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="Which recipe: pocket.")],
+    out: Annotated[Path, typer.Option(help="The family's directory; an old one is replaced at the end.")],
+    device: Device = "cpu",
+    seed: Annotated[int, typer.Option(help="Of weights, data and batches.")] = 0,
+    steps_scale: Annotated[float, typer.Option(help="Multiplies every stage's steps.", min=0.0)] = 1.0,
+    batch: Annotated[int, typer.Option(help="Rows a step.", min=1)] = 512,
+    rows: Annotated[int, typer.Option(help="Training rows made for each stage.", min=1)] = 320_000,
+    workers: Annotated[int, typer.Option(help="Processes that make the rows.", min=0)] = 1,
+) -> None:
+    """Train a family from nothing and write it as base, deltas and router."""
+    from meswitch.families.pocket.packaging import package_family
+    from meswitch.families.pocket.recipe import RecipeConfig, default_stages, train_stages
+
+    check_recipe(name)
+    check_device(device)
+    config = RecipeConfig(seed=seed, rows=rows, workers=workers, stages=default_stages(steps_scale, batch))
+    with training_progress(len(config.stages)) as progress:
+        stages = ((stage.name, stage.weights) for stage in train_stages(config, device, progress))
+        package_family(config.model, stages, out)
+    typer.echo(str(out))
+
+
+@app.command()
+def evaluate(
+    name: NameOrPath = "pocket",
+    output: Annotated[Path, typer.Option(help="Directory for family.json and the item records.")] = Path(
+        "reports/results/pocket"
+    ),
+    count: Annotated[int, typer.Option(help="Test problems for each task.", min=1)] = 500,
+    device: Device = "cpu",
+) -> None:
+    """Measure every expert on every task, and the router."""
+    from meswitch.cli.console import progress_bar, stdout
+    from meswitch.cli.family_tables import quality_tables
+    from meswitch.families import load_family, materialise
+    from meswitch.families.evaluation import evaluate_family
+    from meswitch.home import home_dir
+
+    check_device(device)
+    family = load_family(name)
+    with progress_bar("preparing checkpoints") as move:
+        checkpoints = materialise(family, home_dir(), progress=move)
+    with progress_bar("measuring") as move:
+        result = evaluate_family(family, checkpoints, output, count=count, device=device, progress=move)
+    for table in quality_tables(result):
+        stdout().print(table)
+    typer.echo(str(output / "family.json"))
+
+
+@app.command()
+def export(
+    name: NameOrPath,
+    out: Annotated[Path, typer.Option(help="A directory that does not exist yet.")],
+) -> None:
+    """Write a family as plain Hugging Face checkpoints: base, experts and router."""
+    import shutil
+
+    from meswitch.cli.console import progress_bar
+    from meswitch.errors import FamilyError
+    from meswitch.families import load_family, materialise
+    from meswitch.format.staging import staged
+    from meswitch.home import home_dir
+
+    if out.exists():
+        raise FamilyError(f"the output of an export must not exist yet, got {out}; choose another directory")
+    family = load_family(name)
+    with progress_bar("merging") as move:
+        checkpoints = materialise(family, home_dir(), progress=move)
+    with staged(out) as root:
+        shutil.copytree(checkpoints.base, root / "base")
+        shutil.copytree(checkpoints.router, root / "router")
+        for expert, directory in checkpoints.experts.items():
+            shutil.copytree(directory, root / "experts" / expert)
+    typer.echo(str(out))
+
+
+def check_recipe(name: str) -> None:
+    """Refuse a recipe that there is not."""
+    from meswitch.errors import FamilyError
+
+    if name != "pocket":
+        raise FamilyError(f"there is a recipe for the family pocket only, got {name!r}")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there."""
+    import torch
+
+    from meswitch.errors import FamilyError
+
+    if device not in ("cpu", "cuda"):
+        raise FamilyError(f"device must be cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FamilyError("device cuda needs an NVIDIA GPU that torch can see, and there is none; take cpu")
+
+
+@contextmanager
+def training_progress(stages: int) -> Iterator[Callable[[str, int, int, float | None], None]]:
+    """A bar for the present stage on stderr; a line for each finished one."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("preparing data", total=None)
+        done = 0
+
+        def move(stage: str, step: int, steps: int, loss: float | None) -> None:
+            nonlocal done
+            progress.update(task, description=f"{stage} ({done + 1} of {stages})", completed=step, total=steps)
+            if step == steps:
+                done += 1
+                console.print(f"{stage}: {steps} steps, loss {loss:.4f}", highlight=False)
+
+        yield move
