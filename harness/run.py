@@ -85,9 +85,10 @@ def execute(
             manifest = session.run(manifest)
     except KeyboardInterrupt:
         return _keep_or_remove(run), True
-    except (MeswitchError, HarnessError):
-        _keep_or_remove(run)
-        raise
+    except (MeswitchError, HarnessError) as error:
+        if not _keep_or_remove(run).path.exists():
+            raise
+        raise DriverError(f"{error}; the records so far are kept in {run.path}") from error
     run.write_manifest(replace(manifest, status="complete"))
     return run, False
 

@@ -75,6 +75,17 @@ def test_a_run_that_fails_before_its_first_request_leaves_nothing_behind(run_arm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_second_arm_that_cannot_start_keeps_the_first_and_says_where(run_arms, tmp_path):
+    def plan(request):
+        return FakePlan(fails="no memory")
+
+    with pytest.raises(DriverError, match=f"no memory; the records so far are kept in {tmp_path}/run"):
+        run_arms(requests(4), {"one": fast, "two": plan}, warm_up=1)
+    summary = summarise(tmp_path / "run")
+    assert summary.partial
+    assert summary.arms["one"].requests.ok == 4
+
+
 def interrupt_after(n):
     seen = []
 
