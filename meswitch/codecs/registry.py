@@ -13,12 +13,15 @@ import torch
 
 from meswitch.codecs.base import Codec, CompressedDelta, OptionValue
 from meswitch.codecs.bitdelta import BitDelta
+from meswitch.codecs.dare import Dare
 from meswitch.codecs.dense import Dense
+from meswitch.codecs.lowrank import LowRank
 from meswitch.codecs.nested import Nested
 from meswitch.codecs.options import closest, parse_spec, typed_options
 from meswitch.codecs.rtn import Rtn
 from meswitch.codecs.salient import Salient
 from meswitch.codecs.sparse_sign import SparseSign
+from meswitch.codecs.ternary import Ternary
 from meswitch.errors import UnknownCodecError
 
 __all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse_codec"]
@@ -26,7 +29,7 @@ __all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse
 ENTRY_POINT_GROUP = "meswitch.codecs"
 
 _BUILT_IN: Mapping[str, type[Any]] = {
-    codec.name: codec for codec in (BitDelta, Dense, Nested, Rtn, Salient, SparseSign)
+    codec.name: codec for codec in (BitDelta, Dare, Dense, LowRank, Nested, Rtn, Salient, SparseSign, Ternary)
 }
 
 

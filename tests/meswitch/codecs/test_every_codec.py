@@ -21,6 +21,9 @@ LOSSY = [
     "salient:channels=3,bits=1,step=mse,refit=false",
     "salient:channels=3,bits=4,select=random,seed=7",
     "salient:channels=0,bits=8",
+    "dare:drop=0.5",
+    "lowrank:rank=1",
+    "lowrank:rank=1,precision=mixed",
     "nested",
     "nested:step=mse",
     "sparse-sign",
@@ -28,6 +31,8 @@ LOSSY = [
     "sparse-sign:group=16,step=mse,channels=3,select=random",
     "sparse-sign:group=4,keep=2,channels=2",
     "sparse-sign:group=8,keep=2,step=mse",
+    "ternary",
+    "ternary:scope=matrix,step=std,density=0.5",
 ]
 SPECS = LOSSLESS + LOSSY
 

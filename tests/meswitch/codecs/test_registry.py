@@ -10,7 +10,7 @@ from meswitch.codecs import CompressedDelta, codec_names, decompress, get_codec,
 from meswitch.codecs.rtn import Rtn
 from meswitch.errors import CodecOptionError, UnknownCodecError
 
-BUILT_IN = ("bitdelta", "dense", "nested", "rtn", "salient", "sparse-sign")
+BUILT_IN = ("bitdelta", "dare", "dense", "lowrank", "nested", "rtn", "salient", "sparse-sign", "ternary")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def test_an_option_of_another_type_is_refused():
 def test_an_unknown_name_lists_the_known_ones_and_the_closest():
     with pytest.raises(
         UnknownCodecError,
-        match=r"no codec is called 'salent' \(did you mean 'salient'\?\); there are bitdelta, dense, ",
+        match=r"no codec is called 'salent' \(did you mean 'salient'\?\); there are bitdelta, dare, ",
     ):
         parse_codec("salent:bits=2")
 
