@@ -84,6 +84,15 @@ def test_a_grown_vocabulary_is_used(config: EngineConfig) -> None:
     assert [event.error for event in events if isinstance(event, Failed)] == ["CheckpointError"]
 
 
+def test_a_larger_vocabulary_in_the_batch_changes_no_draw(config: EngineConfig) -> None:
+    sampled = [ask(name, name, [5, 6], temperature=1.0, seed=0, ignore_eos=True) for name in NAMES]
+    engine = build_engine(config)
+    together = answers(run(engine, sampled))
+    alone = [answers(run(engine, [request])) for request in sampled]
+    engine.close()
+    assert together == {**alone[0], **alone[1]}
+
+
 def test_a_budget_too_small_for_one_delta_says_the_numbers(config: EngineConfig) -> None:
     with pytest.raises(CapacityError, match=r"router 0 \+ base 86656 \+ expert e2 \d+ = \d+ bytes, got 100000"):
         build_engine(replace(config, memory_budget_bytes=100_000))

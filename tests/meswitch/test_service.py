@@ -57,7 +57,7 @@ def until_ended(engine: EngineProcess, count: int) -> list[Event]:
     return events
 
 
-def test_requests_are_answered_routed_cancelled_refused_and_counted(engine: EngineProcess) -> None:
+def test_requests_are_answered_and_what_breaks_the_engine_is_told(engine: EngineProcess) -> None:
     assert engine.poll(0) == []
     engine.send(ask("routed", AUTO))
     engine.send(ask("tagged", "e1"))
@@ -75,11 +75,22 @@ def test_requests_are_answered_routed_cancelled_refused_and_counted(engine: Engi
     assert stats.weight_bytes["router"] > 0
     assert stats.weight_bytes["base"] > 0
     assert Path(f"/proc/{engine.pid}").exists()
+    for _ in range(2):
+        engine.send(ask("same", BASE))
+    with pytest.raises(EngineError, match="stopped with exit code 1: ValueError: request_id must be unique"):
+        until_ended(engine, 3)
+
+
+@pytest.mark.slow
+def test_a_closed_engine_is_gone(engine: EngineProcess) -> None:
+    engine.send(ask("r", BASE))
     engine.close()
     engine.close()
     assert not Path(f"/proc/{engine.pid}").exists()
     with pytest.raises(EngineError, match="closed"):
         engine.poll(0)
+    with pytest.raises(EngineError, match="closed"):
+        engine.send(ask("s", BASE))
 
 
 @pytest.mark.slow
@@ -90,13 +101,6 @@ def test_a_crash_is_an_engine_error(engine: EngineProcess) -> None:
         until_ended(engine, 1)
     with pytest.raises(EngineError, match="stopped with exit code -9"):
         engine.stats()
-
-
-def test_what_breaks_the_engine_is_told(engine: EngineProcess) -> None:
-    for _ in range(2):
-        engine.send(ask("same", BASE))
-    with pytest.raises(EngineError, match="stopped with exit code 1: ValueError: request_id must be unique"):
-        until_ended(engine, 3)
 
 
 def test_an_error_at_start_keeps_its_class_and_message(config: EngineConfig) -> None:
