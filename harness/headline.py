@@ -8,6 +8,8 @@ from harness.summary import ArmSummary, Better, Estimate, Headline, HeadlineRow,
 __all__ = ["MIB", "build_headline"]
 
 MIB = 1024 * 1024
+# ratios this close to 1 are not called faster or slower
+ALIKE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,13 @@ def build_headline(arms: Mapping[str, ArmSummary], family: Mapping[str, str | in
     first, second = names[0], names[1]
     if first is None:
         return Headline(arm=None, baseline=None, sentences=(), rows=())
-    rows = tuple(_row(figure, arms[first], arms[second] if second else None) for figure in _FIGURES)
+    rows = (
+        _all_experts(family),
+        *(_row(figure, arms[first], arms[second] if second else None) for figure in _FIGURES),
+    )
     by_metric = {row.metric: row for row in rows}
     sentences = (
-        _memory(by_metric["weight_bytes"], family),
+        _memory(by_metric["all_experts_bytes"], family),
         _compare("The first token of an answer", by_metric["ttft_p50_s"], second),
         _compare("A switch to another expert", by_metric["switch_p50_s"], second),
         _quality(by_metric["accuracy"], second),
@@ -38,8 +43,10 @@ def build_headline(arms: Mapping[str, ArmSummary], family: Mapping[str, str | in
 
 
 def _row(figure: _Figure, arm: ArmSummary, baseline: ArmSummary | None) -> HeadlineRow:
-    value = figure.pick(arm)
-    other = figure.pick(baseline) if baseline else None
+    return _ratio_row(figure, figure.pick(arm), figure.pick(baseline) if baseline else None)
+
+
+def _ratio_row(figure: _Figure, value: float | None, other: float | None) -> HeadlineRow:
     return HeadlineRow(
         metric=figure.metric,
         label=figure.label,
@@ -52,14 +59,22 @@ def _row(figure: _Figure, arm: ArmSummary, baseline: ArmSummary | None) -> Headl
 
 
 def _memory(row: HeadlineRow, family: Mapping[str, str | int | float | None]) -> str | None:
-    experts, model_bytes = family.get("experts"), family.get("model_bytes")
-    if row.value is None or not isinstance(experts, int) or not isinstance(model_bytes, int):
+    experts = family.get("experts")
+    if row.value is None or row.baseline is None or row.ratio is None:
         return None
-    whole = experts * model_bytes
     return (
-        f"{experts} experts, base and router take {row.value / MIB:.1f} MiB of weights; "
-        f"{experts} whole models alone would take {whole / MIB:.1f} MiB ({whole / row.value:.1f} times as much)."
+        f"Base and all {experts} experts take {row.value / MIB:.1f} MiB as compressed deltas, "
+        f"{experts} whole models {row.baseline / MIB:.1f} MiB: {1 / row.ratio:.1f} times as much."
     )
+
+
+def _all_experts(family: Mapping[str, str | int | float | None]) -> HeadlineRow:
+    """By arithmetic: what must be held so that nothing is ever moved, as deltas and as whole models."""
+    figure = _Figure("all_experts_bytes", "base and all experts", "bytes", "lower", _weight_total)
+    experts, model, deltas = (family.get(name) for name in ("experts", "model_bytes", "delta_bytes"))
+    if not (isinstance(experts, int) and isinstance(model, int) and isinstance(deltas, int)):
+        return _ratio_row(figure, None, None)
+    return _ratio_row(figure, model + deltas, experts * model)
 
 
 def _compare(what: str, row: HeadlineRow, baseline: str | None) -> str | None:
@@ -68,6 +83,8 @@ def _compare(what: str, row: HeadlineRow, baseline: str | None) -> str | None:
     if row.baseline is None or row.ratio is None or baseline is None:
         return f"{what} takes {_seconds(row.value)} (median)."
     change = f"{1 / row.ratio:.1f} times faster" if row.ratio <= 1 else f"{row.ratio:.1f} times slower"
+    if ALIKE < row.ratio < 1 / ALIKE:
+        change = "about the same"
     return f"{what} takes {_seconds(row.value)} (median), against {_seconds(row.baseline)} with {baseline}: {change}."
 
 
