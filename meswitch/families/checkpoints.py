@@ -7,7 +7,7 @@ from pathlib import Path
 from meswitch.errors import FamilyError, MeswitchError
 from meswitch.families.family import FAMILY_FILE, Family
 
-__all__ = ["Checkpoints", "materialise"]
+__all__ = ["Checkpoints", "family_hash", "materialise"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

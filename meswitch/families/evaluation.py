@@ -44,14 +44,13 @@ def evaluate_family(
         output: a directory; old files of these names are replaced.
         count: test problems for each task.
         device: torch's name of it.
-        progress: called with what was done, the number of parts done, and of all parts but the router's.
+        progress: called with what is measured, the number of models measured or begun, and of all models.
     """
-    parts, done = (len(family.experts) + 1) * len(family.experts), 0
+    parts, done = len(family.experts) + 1, set[str]()
 
     def move(what: str) -> None:
-        nonlocal done
-        done += 1
-        progress(what, min(done, parts), parts)
+        done.add(what)
+        progress(what, min(len(done), parts), parts)
 
     answers = list(answer_records(family, checkpoints, count, device, move))
     routes = list(route_records(family, checkpoints, count, device, move))
@@ -85,8 +84,16 @@ def provenance(family: Family, count: int, device: str) -> dict[str, object]:
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {name: version_of(name) for name in PACKAGES},
     }
+
+
+def version_of(package: str) -> str | None:
+    """The version of an installed package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def sizes(family: Family) -> dict[str, object]:

@@ -16,7 +16,8 @@ from workloads.verifiers import verify
 
 __all__ = ["AnswerRecord", "Interval", "RouteRecord", "answer_records", "route_records", "wilson"]
 
-BATCH = 250
+BATCHES = {"cpu": 250, "cuda": 6000}
+"""Prompts answered together, by device."""
 
 EVALUATION_SEED = 1
 
@@ -104,28 +105,28 @@ def answer_records(
     family: Family, checkpoints: Checkpoints, count: int, device: str, progress: Callable[[str], None]
 ) -> Iterator[AnswerRecord]:
     """The answers of the base and of every expert to `count` test problems of every task, greedy, float32."""
-    problems = test_problems(family, count)
-    for name, directory in {"base": checkpoints.base, **checkpoints.experts}.items():
-        model = load_model(directory, device)
-        for task, asked in problems.items():
-            verifier = get_task(task).verifier
-            outputs = answers_of(model, [problem.prompt for problem in asked])
-            for index, (problem, output) in enumerate(zip(asked, outputs, strict=True)):
-                correct = verify(verifier, problem.answer, output)
-                yield AnswerRecord(model=name, task=task, index=index, output=output, correct=correct)
-            progress(f"{name} on {task}")
-
-
-def answers_of(model: Any, prompts: Sequence[str]) -> list[str]:
-    """Greedy answers, prompts of like length together."""
     from meswitch.families.pocket.generation import greedy_answers
 
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers: dict[int, str] = {}
-    for first in range(0, len(order), BATCH):
-        chunk = order[first : first + BATCH]
-        answers.update(zip(chunk, greedy_answers(model, [prompts[i] for i in chunk]), strict=True))
-    return [answers[i] for i in range(len(prompts))]
+    problems = [
+        (index, problem) for asked in test_problems(family, count).values() for index, problem in enumerate(asked)
+    ]
+    # prompts of like length together, so that little is computed for padding
+    problems.sort(key=lambda item: len(item[1].prompt))
+    for name, directory in {"base": checkpoints.base, **checkpoints.experts}.items():
+        model = load_model(directory, device)
+        records = []
+        for first in range(0, len(problems), BATCHES[device]):
+            chunk = problems[first : first + BATCHES[device]]
+            outputs = greedy_answers(model, [problem.prompt for _, problem in chunk])
+            records += [judged(name, index, problem, x) for (index, problem), x in zip(chunk, outputs, strict=True)]
+            progress(name)
+        yield from sorted(records, key=lambda record: (record.task, record.index))
+
+
+def judged(model: str, index: int, problem: Problem, output: str) -> AnswerRecord:
+    """The record of one answer, with its verdict."""
+    correct = verify(get_task(problem.task).verifier, problem.answer, output)
+    return AnswerRecord(model=model, task=problem.task, index=index, output=output, correct=correct)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +151,9 @@ def route_records(
 
     model = load_model(checkpoints.router, device)
     questions = list(routing_questions(family, count))
-    for first in range(0, len(questions), BATCH):
-        chunk = questions[first : first + BATCH]
+    batch = min(BATCHES[device], 1000)
+    for first in range(0, len(questions), batch):
+        chunk = questions[first : first + batch]
         logits = next_token_logits(model, [question.prompt.text for question in chunk]).cpu()
         for question, row in zip(chunk, logits, strict=True):
             letters = list(question.prompt.experts)

@@ -1,5 +1,6 @@
 """Python one-liners over a list: filter, map, count and sum."""
 
+import keyword
 import random
 
 from workloads.tasks.wording import GeneratedTask, ask, word
@@ -11,9 +12,16 @@ FILTERS = {"over": ">", "under": "<", "equal to": "==", "other than": "!="}
 MAPS = {"plus": "+", "minus": "-", "times": "*"}
 
 
+def identifier(rng: random.Random) -> str:
+    """An invented word that Python accepts as a name."""
+    while keyword.iskeyword(name := word(rng, 3, 6)):
+        pass
+    return name
+
+
 def draw(rng: random.Random) -> tuple[str, str]:
     """An expression over a list of invented name."""
-    name, limit = word(rng, 3, 6), rng.randint(0, 99)
+    name, limit = identifier(rng), rng.randint(0, 99)
     relation = rng.choice(sorted(FILTERS))
     test = f"x {FILTERS[relation]} {limit}"
     of = rng.choice((f"of the list {name}", f"in the Python list {name}"))
