@@ -7,7 +7,7 @@ import multiprocessing
 import queue
 import signal
 import threading
-from collections import deque
+import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -190,7 +190,7 @@ def _serve(config: EngineConfig, requests: Connection[Any, Any], control: Connec
         logging.disable_progress_bar()
         engine = build_engine(config)
     except Exception as error:
-        control.send((type(error).__name__, str(error)))
+        _report(error, control)
         return
     control.send(("ready", ""))
     try:
@@ -199,17 +199,24 @@ def _serve(config: EngineConfig, requests: Connection[Any, Any], control: Connec
         # the parent is gone: nobody is left to answer
         pass
     except Exception as error:
-        control.send((type(error).__name__, str(error)))
+        _report(error, control)
         raise SystemExit(1) from error
     finally:
         engine.close()
 
 
+def _report(error: Exception, control: Connection[Any, Any]) -> None:
+    # a user's mistake is one line, said by the parent; anything else is a bug, and this is where it happened
+    if not isinstance(error, MeswitchError):
+        traceback.print_exception(error)
+    control.send((type(error).__name__, str(error)))
+
+
 def _loop(engine: Engine, requests: Connection[Any, Any], control: Connection[Any, Any]) -> None:
     outbox = _Outbox(requests)
-    stuck: deque[bool] = deque(maxlen=1)
+    is_stuck = False
     while True:
-        timeout_s = None if not engine.has_work else (LOAD_POLL_S if stuck and stuck[0] else 0)
+        timeout_s = None if not engine.has_work else (LOAD_POLL_S if is_stuck else 0)
         for ready in wait([requests, control], timeout_s):
             if ready is control:
                 if control.recv() == "close":
@@ -218,7 +225,7 @@ def _loop(engine: Engine, requests: Connection[Any, Any], control: Connection[An
             else:
                 _take(engine, requests)
         events = engine.step()
-        stuck.append(not events)
+        is_stuck = not events
         outbox.put(events)
 
 
