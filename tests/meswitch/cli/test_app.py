@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from meswitch.cli.app import app, run
 from meswitch.format import open_delta
+from meswitch.tensor_file import TensorFileWriter
 from tests.meswitch.checkpoints import edit_json, fine_tune, save_model, tensors_of, tiny_config
 
 
@@ -235,40 +236,26 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == f"meswitch {version('meswitch')}\n"
 
 
-# sends Ctrl-C to itself when the sixth tensor is written
-INTERRUPTED = """
-import os, signal, sys
-from meswitch.cli import app
-from meswitch.tensor_file import TensorFileWriter
-
-write, calls = TensorFileWriter.write, 0
-
-def interrupted(self, name, tensor):
-    global calls
-    calls += 1
-    if calls == 6:
-        os.kill(os.getpid(), signal.SIGINT)
-    write(self, name, tensor)
-
-TensorFileWriter.write = interrupted
-sys.argv[0] = "meswitch"
-from meswitch.cli import main
-main()
-"""
-
-
 def test_ctrl_c_exits_with_130_leaves_no_expert_and_is_gone_on_with(
-    models: tuple[Path, Path], home: Path, tmp_path: Path
+    models: tuple[Path, Path], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["compress", "--base", str(models[0]), "--expert", str(models[1])]
-    environment = {**os.environ, "MESWITCH_HOME": str(home)}
-    command = [sys.executable, "-c", INTERRUPTED, *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert ended.returncode == 128 + signal.SIGINT, ended.stderr
-    assert ended.stderr.splitlines()[-1] == "error: interrupted; the same command goes on where it stopped"
-    assert "Traceback" not in ended.stderr
+    write, calls = TensorFileWriter.write, 0
+
+    def interrupted(self: TensorFileWriter, name: str, tensor: torch.Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            signal.raise_signal(signal.SIGINT)
+        write(self, name, tensor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorFileWriter, "write", interrupted)
+        assert compress(models) == 128 + signal.SIGINT
+    printed = capsys.readouterr().err
+    assert printed.splitlines()[-1] == "error: interrupted; the same command goes on where it stopped"
+    assert "Traceback" not in printed
     assert not (home / "experts" / "math").exists()
-    assert run(arguments) == 0
+    assert compress(models) == 0
     assert open_delta(home / "experts" / "math").manifest.name == "math"
     assert [p.name for p in (home / "experts").iterdir()] == ["math"]
 
