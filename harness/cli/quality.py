@@ -114,5 +114,7 @@ def _percent(value: float) -> str:
 
 
 def _points_lost(difference: Estimate) -> str:
-    ends = ", ".join("–" if end is None else f"{-100 * end:.2f}" for end in (difference.high, difference.low))
-    return f"{-100 * difference.value:.2f} [{ends}]"
+    # adding zero turns -0.0 into 0.0
+    lost = (difference.value, difference.high, difference.low)
+    value, least, most = ("–" if points is None else f"{-100 * points + 0.0:.2f}" for points in lost)
+    return f"{value} [{least}, {most}]"

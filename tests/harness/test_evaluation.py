@@ -1,0 +1,108 @@
+"""Which units are answered, and which are kept; the answers themselves are faked."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from harness import evaluation
+from harness.evaluation import QualityOptions, evaluate
+from harness.prepare import DeltaSize, Prepared
+from harness.quality import Item, Unit, write_unit
+
+SIZE = DeltaSize(whole=10, linears=6, full_model=50, bits_per_weight=2.0, bits_per_weight_whole=3.0, dense=90)
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """The units that were answered, as (model, codec, expert)."""
+    seen = []
+
+    def prepare(request, **_):
+        names = ("a", "b")
+        places = {name: Path(name) for name in names}
+        return Prepared(
+            family="made",
+            base=Path("base"),
+            checkpoints=places,
+            deltas=places,
+            router=Path("router"),
+            domains=dict.fromkeys(names, ""),
+            tasks={name: f"task-{name}" for name in names},
+            model_bytes=100,
+            router_bytes=70,
+            sizes=dict.fromkeys(names, SIZE),
+            codec=request.codec,
+            codec_name=request.codec.partition(":")[0],
+            codec_options={},
+            weights_hash="x",
+        )
+
+    def answer_unit(job):
+        header = job.header
+        seen.append((header.model, header.codec, header.expert))
+        right = {"base": 1, "expert": 9, "codec": 8}[header.model]
+        items = tuple(Item(index=i, prompt=str(i), expected="x", output="", correct=i < right) for i in range(header.n))
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        write_unit(job.output, Unit(header, items))
+
+    monkeypatch.setattr(evaluation, "prepare", prepare)
+    monkeypatch.setattr(evaluation, "answer_unit", answer_unit)
+    monkeypatch.setattr(
+        evaluation, "ProcessPoolExecutor", lambda max_workers, mp_context: ThreadPoolExecutor(max_workers)
+    )
+    return seen
+
+
+def options(folder, *codecs, n=10):
+    return QualityOptions(family="made", output=folder, codecs=codecs or ("rtn:bits=2", "bitdelta"), n=n)
+
+
+def test_base_and_expert_answer_once_and_every_codec_answers(answered, tmp_path):
+    report = evaluate(options(tmp_path))
+    assert sorted(answered, key=str) == sorted(
+        [
+            (model, codec, expert)
+            for expert in ("a", "b")
+            for model, codec in (("base", None), ("expert", None), ("codec", "rtn:bits=2"), ("codec", "bitdelta"))
+        ],
+        key=str,
+    )
+    assert [(row.codec, row.task) for row in report.rows] == [
+        ("bitdelta", "task-a"),
+        ("bitdelta", "task-b"),
+        ("rtn:bits=2", "task-a"),
+        ("rtn:bits=2", "task-b"),
+    ]
+    assert report.means[0].difference.value == pytest.approx(-0.1)
+
+
+def test_what_has_answers_is_not_answered_again(answered, tmp_path):
+    evaluate(options(tmp_path))
+    answered.clear()
+    seen = []
+    evaluate(options(tmp_path), progress=lambda done, total, name: seen.append((done, total)))
+    assert answered == []
+    assert seen == [(8, 8)]
+
+
+def test_a_missing_or_damaged_unit_is_answered_again(answered, tmp_path):
+    evaluate(options(tmp_path))
+    answered.clear()
+    (tmp_path / "answers" / "bitdelta" / "a.jsonl.gz").write_bytes(b"damaged")
+    evaluate(options(tmp_path))
+    assert answered == [("codec", "bitdelta", "a")]
+
+
+def test_other_problems_are_other_units(answered, tmp_path):
+    evaluate(options(tmp_path))
+    answered.clear()
+    report = evaluate(options(tmp_path, n=20))
+    assert len(answered) == 8
+    assert {row.n for row in report.rows} == {20}
+
+
+def test_codecs_of_an_earlier_call_stay_out_of_the_report(answered, tmp_path):
+    evaluate(options(tmp_path))
+    report = evaluate(options(tmp_path, "bitdelta"))
+    assert {row.codec for row in report.rows} == {"bitdelta"}
