@@ -3,7 +3,14 @@
 `parse_codec("salient:bits=2,channels=8")` gives a codec; its `compress`, `decompress` and `layout` are pure.
 """
 
-from meswitch.codecs.base import Codec, CompressedDelta, OptionValue, TensorSpec
+from meswitch.codecs.base import (
+    Codec,
+    CompressedDelta,
+    OptionValue,
+    SecondMomentCodec,
+    TensorSpec,
+    takes_second_moment,
+)
 from meswitch.codecs.nested import first_plane
 from meswitch.codecs.options import format_spec
 from meswitch.codecs.registry import codec_names, decompress, get_codec, parse_codec
@@ -12,6 +19,7 @@ __all__ = [
     "Codec",
     "CompressedDelta",
     "OptionValue",
+    "SecondMomentCodec",
     "TensorSpec",
     "codec_names",
     "decompress",
@@ -19,4 +27,5 @@ __all__ = [
     "format_spec",
     "get_codec",
     "parse_codec",
+    "takes_second_moment",
 ]

@@ -3,14 +3,15 @@
 N is the output dimension, K the input dimension, of a linear weight `[N, K]` in Hugging Face's order.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeGuard
 
 import torch
 
-__all__ = ["Codec", "CompressedDelta", "OptionValue", "TensorSpec"]
+__all__ = ["Codec", "CompressedDelta", "OptionValue", "SecondMomentCodec", "TensorSpec", "takes_second_moment"]
 
 OptionValue = str | int | float | bool
 
@@ -79,3 +80,27 @@ class Codec(Protocol):
 
     def decompress(self, compressed: CompressedDelta) -> torch.Tensor:
         """The described delta, `[N, K]` float32, on the tensors' device."""
+
+
+class SecondMomentCodec(Codec, Protocol):
+    """A codec whose `compress` can also use how the inputs of a linear vary together."""
+
+    def compress(
+        self,
+        delta: torch.Tensor,
+        *,
+        input_square_sum: torch.Tensor | None = None,
+        input_second_moment: torch.Tensor | None = None,
+    ) -> CompressedDelta:
+        """`delta` `[N, K]` float32, described by this codec, on the same device.
+
+        Args:
+            delta: expert minus base.
+            input_square_sum: `Σ x_k²` over calibration tokens, `[K]` float32; `None` without calibration.
+            input_second_moment: `Σ x xᵀ` over calibration tokens, `[K, K]` float32; `None` without calibration.
+        """
+
+
+def takes_second_moment(codec: Codec) -> TypeGuard[SecondMomentCodec]:
+    """Whether `codec` is one whose `compress` takes `input_second_moment`."""
+    return "input_second_moment" in inspect.signature(codec.compress).parameters

@@ -7,7 +7,7 @@ import torch
 from meswitch.codecs.base import Codec, CompressedDelta
 from meswitch.errors import DeltaFormatError
 
-__all__ = ["check_tensors", "checked_cast", "checked_delta", "checked_square_sum"]
+__all__ = ["check_tensors", "checked_cast", "checked_delta", "checked_second_moment", "checked_square_sum"]
 
 
 def checked_delta(delta: torch.Tensor) -> torch.Tensor:
@@ -42,6 +42,29 @@ def checked_square_sum(input_square_sum: torch.Tensor, K: int) -> torch.Tensor:
         bad = int((~((sums >= 0) & sums.isfinite())).nonzero()[0])
         raise ValueError(f"input_square_sum must be finite and at least 0, got {float(sums[bad])} at channel {bad}")
     return sums
+
+
+def checked_second_moment(input_second_moment: torch.Tensor, K: int) -> torch.Tensor:
+    """`input_second_moment` as float64 `[K, K]`.
+
+    Raises:
+        ValueError: if it has another shape, is not finite or not symmetric, or has a negative diagonal.
+    """
+    if tuple(input_second_moment.shape) != (K, K):
+        raise ValueError(f"input_second_moment must be [{K}, {K}], got {list(input_second_moment.shape)}")
+    moment = input_second_moment.to(torch.float64)
+    if moment.is_meta:
+        return moment
+    if not bool(moment.isfinite().all()):
+        raise ValueError("input_second_moment must be finite")
+    lowest = float(moment.diagonal().min())
+    if lowest < 0:
+        raise ValueError(f"input_second_moment must have a diagonal of at least 0, got {lowest}")
+    # sums in another order differ by rounding
+    skew = float((moment - moment.T).abs().max())
+    if skew > 1e-3 * float(moment.diagonal().max()):
+        raise ValueError(f"input_second_moment must be symmetric, got a difference of {skew}")
+    return moment
 
 
 def checked_cast(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

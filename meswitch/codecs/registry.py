@@ -15,6 +15,8 @@ from meswitch.codecs.base import Codec, CompressedDelta, OptionValue
 from meswitch.codecs.bitdelta import BitDelta
 from meswitch.codecs.dare import Dare
 from meswitch.codecs.dense import Dense
+from meswitch.codecs.eora import Eora
+from meswitch.codecs.gptq import Gptq
 from meswitch.codecs.lowrank import LowRank
 from meswitch.codecs.nested import Nested
 from meswitch.codecs.options import closest, parse_spec, typed_options
@@ -29,7 +31,8 @@ __all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse
 ENTRY_POINT_GROUP = "meswitch.codecs"
 
 _BUILT_IN: Mapping[str, type[Any]] = {
-    codec.name: codec for codec in (BitDelta, Dare, Dense, LowRank, Nested, Rtn, Salient, SparseSign, Ternary)
+    codec.name: codec
+    for codec in (BitDelta, Dare, Dense, Eora, Gptq, LowRank, Nested, Rtn, Salient, SparseSign, Ternary)
 }
 
 

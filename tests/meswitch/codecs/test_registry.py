@@ -6,11 +6,22 @@ from typing import ClassVar
 import pytest
 import torch
 
-from meswitch.codecs import CompressedDelta, codec_names, decompress, get_codec, parse_codec, registry
+from meswitch.codecs import (
+    CompressedDelta,
+    codec_names,
+    decompress,
+    get_codec,
+    parse_codec,
+    registry,
+    takes_second_moment,
+)
 from meswitch.codecs.rtn import Rtn
 from meswitch.errors import CodecOptionError, UnknownCodecError
 
-BUILT_IN = ("bitdelta", "dare", "dense", "lowrank", "nested", "rtn", "salient", "sparse-sign", "ternary")
+BUILT_IN = (
+    *("bitdelta", "dare", "dense", "eora", "gptq", "lowrank"),
+    *("nested", "rtn", "salient", "sparse-sign", "ternary"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +61,11 @@ def installed(monkeypatch):
 
 def test_the_built_in_names_are_sorted():
     assert codec_names() == BUILT_IN
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_codecs_that_use_second_moments_say_so(name):
+    assert takes_second_moment(get_codec(name)) == (name in ("eora", "gptq"))
 
 
 def test_get_codec_takes_typed_options():
