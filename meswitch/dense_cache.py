@@ -51,12 +51,6 @@ class DenseCache:
         if expert in self._matrices:
             self._matrices[expert][parameter] = matrix
 
-    def drop(self, expert: str) -> None:
-        """Forget `expert`, which nobody leases."""
-        if expert in self._residency:
-            self._residency.remove(expert)
-            del self._matrices[expert]
-
     def check_integrity(self) -> None:
         """Nothing, if no more is held than was booked.
 

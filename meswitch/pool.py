@@ -77,6 +77,7 @@ class DeltaPool:
         capacity_bytes: int,
         executor: Executor,
     ) -> None:
+        # matrices are kept only where the codes of all experts fit: those never have to go then
         codes_bytes = min(capacity_bytes, sum(source.nbytes for source in sources.values()))
         self._base = base
         self._architecture = architecture
@@ -111,14 +112,7 @@ class DeltaPool:
 
     def request(self, expert: str, *, keep: Collection[str] = ()) -> bool:
         """Whether `expert` is resident or on its way; nothing in `keep` is evicted for it."""
-        if expert == BASE:
-            return True
-        held = set(self._store.resident)
-        granted = self._store.request(expert, keep=keep)
-        # what was formed from codes goes with them: the next reading may find other codes
-        for victim in held.difference(self._store.resident):
-            self._dense.drop(victim)
-        return granted
+        return expert == BASE or self._store.request(expert, keep=keep)
 
     def poll(self) -> Sequence[Loaded | LoadFailed]:
         """Switches that ended since the last call."""

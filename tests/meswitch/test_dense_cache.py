@@ -37,17 +37,6 @@ def test_room_is_made_by_experts_that_nobody_uses() -> None:
     assert cache.used_bytes == 0
 
 
-def test_a_dropped_expert_starts_anew() -> None:
-    cache = DenseCache(100)
-    assert cache.lease("a", 40)
-    cache.put("a", "w", MATRIX)
-    cache.release("a")
-    cache.drop("a")
-    cache.drop("a")
-    assert cache.lease("a", 40)
-    assert cache.get("a", "w") is None
-
-
 def test_integrity_notices_more_than_was_booked() -> None:
     cache = DenseCache(50)
     assert cache.lease("a", 40)

@@ -410,6 +410,16 @@ def test_the_first_tokens_do_not_hold_up_the_running_rows(family: Family) -> Non
     assert len(of(events, TokensGenerated, "running")) == 1
 
 
+def test_rows_of_one_expert_are_computed_together(family: Family) -> None:
+    held = engine(family)
+    for i, name in enumerate(("e1", BASE, "e1", BASE)):
+        held.submit(ask(f"{i}", name, [5], ignore_eos=True))
+    for _ in range(3):
+        held.step()
+    assert held._batch._model._switches[1]._sizes == [2, 2]
+    held.close()
+
+
 def test_an_idle_engine_keeps_no_evicted_matrices_alive(family: Family) -> None:
     held = engine(family)
     run(held, [ask("r", "e1", [5])])
