@@ -1,17 +1,20 @@
-"""How strongly each input channel of a model's linears is used: `Σ x_k²` over the tokens of calibration texts.
+"""How a model's linears are used by calibration texts: `Σ x_k²` of their inputs, or all of `Σ x xᵀ`.
 
 One pass with hooks is enough for every selection rule, because a channel's error in the output separates into
 `Σ x_k² · ‖D_k − D̂_k‖²`. Texts run one at a time: without padding there is nothing to mask.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["collect_input_square_sums"]
+__all__ = ["collect_input_second_moments", "collect_input_square_sums"]
+
+# of some tokens `[T, K]` float64; statistics of several lots of tokens add up
+_Statistic = Callable[[torch.Tensor], torch.Tensor]
 
 
 def collect_input_square_sums(
@@ -39,13 +42,54 @@ def collect_input_square_sums(
     Raises:
         ValueError: if no token was counted, or an input of a linear is not finite.
     """
+    with _collecting(model, _square_sum, skip_tokens, None) as sums:
+        _run(model, tokenizer, texts, max_tokens, skip_tokens, on_text)
+    return {name: _checked(name, total) for name, total in sums.items()}
+
+
+def collect_input_second_moments(
+    model: nn.Module,
+    tokenizer: Callable[[str], Mapping[str, Any]],
+    texts: Iterable[str],
+    *,
+    names: Collection[str] | None = None,
+    max_tokens: int = 2048,
+    skip_tokens: int = 0,
+    on_text: Callable[[int], None] | None = None,
+) -> Mapping[str, torch.Tensor]:
+    """`Σ x xᵀ` over all tokens of `texts`, `[K, K]` float32 on the CPU, by parameter name.
+
+    While the model runs, 8 · K² bytes are held for each linear on its device: for wide models collect a few at a time.
+    Everything else is as in `collect_input_square_sums`, whose sums are the diagonals.
+
+    Args:
+        names: parameter names of the linears to collect for; `None` for all.
+
+    Raises:
+        ValueError: if no token was counted, an input of a linear is not finite, or a name is not that of a linear.
+    """
+    with _collecting(model, _second_moment, skip_tokens, names) as moments:
+        _run(model, tokenizer, texts, max_tokens, skip_tokens, on_text)
+    # one at a time, so that both precisions of all are never held together
+    return {name: _checked(name, moments.pop(name)) for name in list(moments)}
+
+
+def _run(
+    model: nn.Module,
+    tokenizer: Callable[[str], Mapping[str, Any]],
+    texts: Iterable[str],
+    max_tokens: int,
+    skip_tokens: int,
+    on_text: Callable[[int], None] | None,
+) -> None:
+    """Run the model over the texts, while hooks look at it."""
     if max_tokens < 1 or skip_tokens < 0:
         raise ValueError(
             f"max_tokens must be at least 1 and skip_tokens at least 0, got {max_tokens} and {skip_tokens}"
         )
     device = next(model.parameters()).device
     counted_tokens = 0
-    with _collecting(model, skip_tokens) as sums, _evaluating(model), torch.inference_mode():
+    with _evaluating(model), torch.inference_mode():
         for done, text in enumerate(texts, start=1):
             ids = list(tokenizer(text)["input_ids"])[:max_tokens]
             if ids:
@@ -55,15 +99,29 @@ def collect_input_square_sums(
                 on_text(done)
     if counted_tokens == 0:
         raise ValueError(f"calibration needs texts of more than {skip_tokens} tokens, got none")
-    return {name: _checked(name, total) for name, total in sums.items()}
+
+
+def _square_sum(tokens: torch.Tensor) -> torch.Tensor:
+    return tokens.square().sum(dim=0)
+
+
+def _second_moment(tokens: torch.Tensor) -> torch.Tensor:
+    return tokens.T @ tokens
 
 
 @contextmanager
-def _collecting(model: nn.Module, skip_tokens: int) -> Iterator[dict[str, torch.Tensor]]:
-    """The running sums, float64, of every `nn.Linear`, while hooks fill them."""
+def _collecting(
+    model: nn.Module, statistic: _Statistic, skip_tokens: int, names: Collection[str] | None
+) -> Iterator[dict[str, torch.Tensor]]:
+    """The running statistics, float64, of the named `nn.Linear`s, or of all, while hooks fill them."""
     linears = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    for name in names or ():
+        if name not in linears:
+            raise ValueError(f"names must be those of linears of the model, got {name!r}")
+    if names is not None:
+        linears = {name: linear for name, linear in linears.items() if name in names}
     sums = {
-        name: torch.zeros(linear.in_features, dtype=torch.float64, device=linear.weight.device)
+        name: statistic(torch.zeros(0, linear.in_features, dtype=torch.float64, device=linear.weight.device))
         for name, linear in linears.items()
     }
 
@@ -72,7 +130,7 @@ def _collecting(model: nn.Module, skip_tokens: int) -> Iterator[dict[str, torch.
             x = inputs[0].detach()
             # [1, T, K]; a linear fed with rows that are not the text's tokens has no first token to skip
             tokens = x[:, skip_tokens:] if x.ndim == 3 else x
-            sums[name] += tokens.reshape(-1, x.shape[-1]).to(torch.float64).square_().sum(dim=0)
+            sums[name] += statistic(tokens.reshape(-1, x.shape[-1]).to(torch.float64))
 
         return add
 
@@ -98,6 +156,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _checked(name: str, total: torch.Tensor) -> torch.Tensor:
     total = total.cpu().to(torch.float32)
     if not bool(total.isfinite().all()):
-        k = int((~total.isfinite()).nonzero()[0])
-        raise ValueError(f"the inputs of a linear must be finite, got {float(total[k])} in channel {k} of {name}")
+        place = tuple((~total.isfinite()).nonzero()[0].tolist())
+        raise ValueError(
+            f"the inputs of a linear must be finite, got {float(total[place])} in channel {place[-1]} of {name}"
+        )
     return total

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from meswitch.calibration import collect_input_square_sums
+from meswitch.calibration import collect_input_second_moments, collect_input_square_sums
 
 
 class TwoLinears(nn.Module):
@@ -31,6 +31,28 @@ def test_squares_are_summed_over_tokens_and_texts():
     assert sums["first.weight"].tolist() == [10.0, 5.0]
     assert sums["second.weight"].tolist() == [19.0, 19.0, 19.0]
     assert sums["first.weight"].dtype == torch.float32
+
+
+def test_second_moments_are_summed_over_tokens_and_texts():
+    moments = collect_input_second_moments(TwoLinears(), tokenizer, ["01", "2"])
+    # inputs (1, 2), (3, 0), (0, -1)
+    assert moments["first.weight"].tolist() == [[10.0, 2.0], [2.0, 5.0]]
+    assert moments["second.weight"].tolist() == [[19.0] * 3] * 3
+    assert moments["idle.weight"].tolist() == [[0.0] * 4] * 4
+    assert moments["first.weight"].dtype == torch.float32
+
+
+def test_second_moments_of_some_linears():
+    model = TwoLinears()
+    moments = collect_input_second_moments(model, tokenizer, ["012"], names=["second.weight"], skip_tokens=1)
+    # behind (3, 0), (0, -1): 3 and -1
+    assert {name: moment.tolist() for name, moment in moments.items()} == {"second.weight": [[10.0] * 3] * 3}
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_second_moments_of_what_is_no_linear_are_refused():
+    with pytest.raises(ValueError, match=r"names must be those of linears of the model, got 'embed\.weight'"):
+        collect_input_second_moments(TwoLinears(), tokenizer, ["0"], names=["embed.weight"])
 
 
 def test_a_linear_that_no_token_reaches_has_zeros():
@@ -85,8 +107,9 @@ def test_texts_without_tokens_to_count_are_refused(texts, skip):
 def test_inputs_that_are_not_finite_are_refused():
     model = TwoLinears()
     model.embed.weight.data[1, 1] = torch.nan
-    with pytest.raises(ValueError, match=r"must be finite, got nan in channel 1 of first\.weight"):
-        collect_input_square_sums(model, tokenizer, ["01"])
+    for collect in (collect_input_square_sums, collect_input_second_moments):
+        with pytest.raises(ValueError, match=r"must be finite, got nan in channel 1 of first\.weight"):
+            collect(model, tokenizer, ["01"])
 
 
 @pytest.mark.parametrize(("max_tokens", "skip_tokens"), [(0, 0), (1, -1)])
@@ -112,3 +135,7 @@ def test_a_transformer_gives_its_parameter_names():
     hidden = [model(input_ids=torch.tensor([ids]), output_hidden_states=True) for ids in ([0, 1, 2, 3], [4, 5])]
     expected = sum(h.hidden_states[-1].square().sum(dim=(0, 1)) for h in hidden)
     torch.testing.assert_close(sums["lm_head.weight"], expected.detach(), rtol=1e-4, atol=1e-6)
+    moments = collect_input_second_moments(model, tokenizer, ["0123", "45"])
+    assert moments.keys() == names
+    for name in names:
+        torch.testing.assert_close(moments[name].diagonal(), sums[name])
