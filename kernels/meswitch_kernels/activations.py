@@ -14,7 +14,7 @@ import torch
 
 from meswitch_kernels.arena import MAX_K
 from meswitch_kernels.errors import UnsupportedShapeError
-from meswitch_kernels.launch import check_available, jit, supports_pdl, tl, triton
+from meswitch_kernels.launch import check_available, jit, supports_early_launch, tl, triton
 from meswitch_kernels.packing import BITS, words_per_row
 
 __all__ = ["SlicedActivations", "slice_activations"]
@@ -56,12 +56,12 @@ def _slice_kernel(
     BITS: tl.constexpr,
     BA: tl.constexpr,
     BC: tl.constexpr,
-    PDL: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     P: tl.constexpr = 8 // BITS
-    if PDL:
+    if EARLY:
+        # the product may be launched now; it waits for the end of this kernel before it reads
         tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     i_m = tl.program_id(0).to(tl.int64)
     i_c = tl.program_id(1)
     x += i_m * stride_xm
@@ -94,12 +94,11 @@ def _slice_kernel(
         tl.store(sums + (i_m * tl.num_programs(1) + i_c) * 4 + t, tl.sum(b_d, axis=0))
 
 
-def slice_activations(x: torch.Tensor, *, bits: int, pdl: bool | None = None) -> SlicedActivations:
+def slice_activations(x: torch.Tensor, *, bits: int) -> SlicedActivations:
     """`x` `[M, K]` in integer form; computed once and shared by every layer that reads the same `x`.
 
     Args:
         bits: code width of the arenas it is for.
-        pdl: overlap the launch with the kernels around it; by default, where the device can.
 
     Raises:
         UnsupportedShapeError: for a dtype, K or bits outside the kernels' range.
@@ -116,11 +115,10 @@ def slice_activations(x: torch.Tensor, *, bits: int, pdl: bool | None = None) ->
     slices = torch.empty(M, SLICES, positions, row_bytes, dtype=torch.int8, device=x.device)
     sums = torch.empty(M, chunks, SLICES, dtype=torch.int32, device=x.device)
     inverse = torch.empty(M, dtype=torch.float32, device=x.device)
-    pdl = supports_pdl(x) if pdl is None else pdl
     if M:
         _slice_kernel[(M, chunks)](
             x, slices, sums, inverse, x.stride(0), K, row_bytes,
             BITS=bits, BA=min(16384, triton.next_power_of_2(K)), BC=_CHUNK,
-            PDL=pdl, num_warps=8 if K > 1024 else 4, **({"launch_pdl": True} if pdl else {}),
+            EARLY=supports_early_launch(x), num_warps=4 if K <= 1024 else 8 if K <= 4096 else 16,
         )  # fmt: skip
     return SlicedActivations(x=x, slices=slices, sums=sums, inverse=inverse, bits=bits)

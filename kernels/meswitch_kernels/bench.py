@@ -1,8 +1,8 @@
 """`python -m meswitch_kernels.bench [--json FILE] [--full]`: device time of every kernel beside its floor.
 
 A case is timed only after its result was compared with the reference. Times are of CUDA-graph replays over rotating
-buffers that together exceed the L2 cache several times; preparing the activations is part of the time, grouping rows
-(once a step for all layers) is not. `FILE` gets one flat row a case and is resumed if it exists; `FILE` with the suffix
+buffers that together exceed the L2 cache several times; slicing the activations is part of the time of `delta_matmul`,
+grouping rows (once a step for all layers) is not. `FILE` gets one flat row a case and is resumed if it exists; `FILE` with the suffix
 `.raw.jsonl` gets every repeat and what was measured on; the rows of `FILE` are recomputed from nothing else.
 """
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write rows here; resumed if it exists")
     parser.add_argument("--full", action="store_true", help="also 1, 4 and 8 bits")
-    parser.add_argument("--only", metavar="KERNEL", help="delta_matmul or fused_matmul")
+    parser.add_argument("--only", metavar="KERNEL", help="delta_matmul, delta_matmul_sliced or fused_matmul")
     parser.add_argument("--seconds", type=float, help="stop before a case once this much time has passed")
     options = parser.parse_args(arguments)
     try:
@@ -107,7 +107,7 @@ def _measure_case(case: BenchCase, bandwidth: float, baselines: _Baselines) -> t
     torch.manual_seed(0)
     arena = make_arena(case)
     moved = arena.expert_bytes * case.E
-    if case.kernel == "delta_matmul":
+    if case.kernel != "fused_matmul":
         calls = _delta_calls(case, arena)
     else:
         calls = _fused_calls(case, arena)
@@ -115,7 +115,7 @@ def _measure_case(case: BenchCase, bandwidth: float, baselines: _Baselines) -> t
         moved += 2 * (case.N * case.K + case.B * (case.N + case.K))
     timing = time_calls(calls)
     base = _base_time(case, baselines)
-    bmm = _bmm_time(case, baselines) if case.kernel == "delta_matmul" else None
+    bmm = _bmm_time(case, baselines) if case.kernel != "fused_matmul" else None
     row: Row = {
         "kernel": case.kernel, "layer": case.layer, "N": case.N, "K": case.K, "B": case.B, "E": case.E,
         "bits": case.bits, "salient": case.salient, "time_us": timing.median_us, "time_us_low": timing.low_us,
@@ -136,7 +136,10 @@ def _delta_calls(case: BenchCase, arena: DeltaArena) -> list[Callable[[], object
     y = [torch.zeros(case.B, case.N, device="cuda").bfloat16() for _ in arenas]
 
     def call(i: int) -> Callable[[], object]:
-        return lambda: delta_matmul(y[i], slice_activations(x[i], bits=case.bits), arenas[i], groups)
+        if case.kernel == "delta_matmul":
+            return lambda: delta_matmul(y[i], slice_activations(x[i], bits=case.bits), arenas[i], groups)
+        sliced = slice_activations(x[i], bits=case.bits)
+        return lambda: delta_matmul(y[i], sliced, arenas[i], groups)
 
     # a few rows are enough to compare, and every expert of them is a matrix for the reference
     rows = min(case.B, 3)
@@ -223,7 +226,7 @@ def _write(path: Path, rows: list[Row], raw: dict[str, object]) -> None:
 def _line(row: Row) -> str:
     bmm = row["ratio_to_fp16_bmm"]
     return (
-        f"{row['kernel']:12} {row['layer']:8} B {row['B']:4} E {row['E']:3} {row['bits']} bits "
+        f"{row['kernel']:19} {row['layer']:8} B {row['B']:4} E {row['E']:3} {row['bits']} bits "
         f"{row['time_us']:8.1f} us  {row['fraction_of_read_bandwidth']:.2f} of read bandwidth  "
         f"{row['ratio_to_cublas_base']:.2f} x base  " + (f"{bmm:.2f} x bmm" if bmm is not None else "")
     )

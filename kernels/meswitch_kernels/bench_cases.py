@@ -31,7 +31,11 @@ _SALIENT = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchCase:
-    """One row of the table, before it is measured."""
+    """One row of the table, before it is measured.
+
+    `delta_matmul` includes `slice_activations`; `delta_matmul_sliced` is the product alone, as for the second and
+    later layers that read the same activations.
+    """
 
     kernel: str
     layer: str
@@ -66,6 +70,8 @@ def grid(*, full: bool) -> Iterator[BenchCase]:
         for layer, B in product(LAYERS, (1, 4, 16, 64)):
             for E in sorted({1, max(1, B // 4), B}):
                 yield BenchCase(kernel="delta_matmul", layer=layer, B=B, E=E, bits=bits)
+                if E == B:
+                    yield BenchCase(kernel="delta_matmul_sliced", layer=layer, B=B, E=E, bits=bits)
         for layer, B in product(("q", "gate", "down"), (512, 2048)):
             yield BenchCase(kernel="fused_matmul", layer=layer, B=B, E=1, bits=bits)
 
@@ -73,7 +79,7 @@ def grid(*, full: bool) -> Iterator[BenchCase]:
 def make_arena(case: BenchCase) -> DeltaArena:
     """E random experts of a layer on the device. Every code is as likely as any other."""
     N, K, E, S, bits = case.N, case.K, case.E, case.salient, case.bits
-    groups = _GROUPS.get(case.layer, 1) if case.kernel == "delta_matmul" else 1
+    groups = _GROUPS.get(case.layer, 1) if case.kernel != "fused_matmul" else 1
     words = (E, N, words_per_row(K, bits))
     index = torch.stack([torch.randperm(K, device="cuda")[:S].sort().values for _ in range(E * groups)]).int()
     return DeltaArena(

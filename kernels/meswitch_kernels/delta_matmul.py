@@ -11,7 +11,7 @@ from meswitch_kernels.activations import SlicedActivations, slice_activations
 from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.grouping import RowGroups, group_rows, tile_width
-from meswitch_kernels.launch import check_available, device_name, interpreting, jit, supports_pdl, tl, triton
+from meswitch_kernels.launch import check_available, device_name, interpreting, jit, supports_early_launch, tl, triton
 from meswitch_kernels.tiling import DeltaMatmulConfig
 from meswitch_kernels.tuned import delta_config
 
@@ -159,7 +159,6 @@ def _delta_matmul_kernel(
     KB,
     CHUNKS,
     GN,
-    E,
     R: tl.constexpr,
     S: tl.constexpr,
     SP: tl.constexpr,
@@ -170,24 +169,13 @@ def _delta_matmul_kernel(
     SK: tl.constexpr,
     EVEN: tl.constexpr,
     ASM: tl.constexpr,
-    PDL: tl.constexpr,
-    PREFETCH: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     # tiles are the fast axis: those that share an expert meet in the L2 cache
     i_t = tl.program_id(0).to(tl.int64)
     i_n = tl.program_id(1).to(tl.int64)
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
-        if PREFETCH:
-            # weights do not depend on the kernel ahead: fetch them into L2 while it ends. The slot may be stale here,
-            # which costs only the benefit
-            ahead = tl.minimum(tl.maximum(tl.load(tile_slot + i_t, volatile=True), 0), E - 1).to(tl.int64)
-            o_n = tl.minimum(i_n * BM + tl.arange(0, BM), N - 1)
-            tl.inline_asm_elementwise(
-                "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;", "=r,l,r",
-                [(codes + (ahead * N + o_n) * KB).to(tl.int64), tl.zeros([BM], tl.int32) + KB],
-                dtype=tl.int32, is_pure=False, pack=1,
-            )  # fmt: skip
+    if EARLY:
+        # everything read from here on may be the work of the kernel ahead
         tl.extra.cuda.gdc_wait()
     slot = tl.load(tile_slot + i_t).to(tl.int64)
     if slot < 0:
@@ -204,7 +192,7 @@ def delta_matmul(
     *,
     config: DeltaMatmulConfig | None = None,
     inline_asm: bool | None = None,
-    pdl: bool | None = None,
+    launch_early: bool | None = None,
 ) -> torch.Tensor:
     """`y` itself, with the deltas' product added in place. Same contract as `reference.delta_matmul_ref`.
 
@@ -216,15 +204,14 @@ def delta_matmul(
         slot_of_row: slots `[M]` int32, or what `group_rows` made of them; ids must be below `arena.slots`.
         config: tile sizes; by default the tuned ones of this GPU.
         inline_asm: unpack by PTX; by default, except in the interpreter.
-        pdl: start while the kernel before drains; by default, on Hopper and later.
+        launch_early: launch while the kernel ahead drains; by default, where the device can and tuning found it pays.
 
     Raises:
         UnsupportedShapeError: if shapes or dtypes do not fit together.
         KernelUnavailableError: without Triton or a CUDA device.
     """
     check_available(y)
-    pdl = supports_pdl(y) if pdl is None else pdl
-    sliced = x if isinstance(x, SlicedActivations) else slice_activations(x, bits=arena.bits, pdl=pdl)
+    sliced = x if isinstance(x, SlicedActivations) else slice_activations(x, bits=arena.bits)
     groups = _groups(slot_of_row, arena)
     config = config or delta_config(
         device_name(y.device),
@@ -237,17 +224,17 @@ def delta_matmul(
     _check(y, sliced, arena, groups, config)
     M, N = y.shape
     asm = not interpreting() if inline_asm is None else inline_asm
+    early = config.launch_early and supports_early_launch(y) if launch_early is None else launch_early
     S, KB, width, chunks = arena.salient, arena.row_bytes, groups.width, sliced.sums.shape[1]
     grid = (M, triton.cdiv(N, config.BM))
     _delta_matmul_kernel[grid](
         y, sliced.x, sliced.slices, sliced.sums, sliced.inverse,
         arena.codes.view(torch.int8), arena.steps, arena.salient_index, arena.salient_values, groups.slot, groups.rows,
-        y.stride(0), sliced.x.stride(0), N, KB, chunks, arena.group_rows, arena.slots,
+        y.stride(0), sliced.x.stride(0), N, KB, chunks, arena.group_rows,
         R=width, S=S, SP=max(16, triton.next_power_of_2(S)), CH=triton.next_power_of_2(chunks), BITS=arena.bits,
         BM=config.BM, BKB=config.BKB, SK=config.SK,
-        EVEN=KB % (config.BKB * config.SK) == 0, ASM=unpack_asm(arena.bits) if asm else None, PDL=pdl,
-        PREFETCH=pdl and asm and KB % 16 == 0 and config.prefetch_bytes >= M * N * KB,
-        num_warps=config.warps, num_stages=config.stages, **({"launch_pdl": True} if pdl else {}),
+        EVEN=KB % (config.BKB * config.SK) == 0, ASM=unpack_asm(arena.bits) if asm else None, EARLY=early,
+        num_warps=config.warps, num_stages=config.stages, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
     return y
 

@@ -1,14 +1,16 @@
 """`y = x · (W + D̂_e)ᵀ` for many rows of one expert: prefill.
 
-`W + D̂` is formed tile by tile in registers and never stored: one matrix product instead of two. Codes become
-floating-point levels by placing them into a mantissa. docs/kernels/fused_matmul.md has the derivation and the floor.
+`W + D̂` is formed tile by tile in registers: one matrix product instead of two. Codes become floating-point levels by
+placing them into a mantissa. For very many rows the merged matrix is written out once for the vendor's product
+instead (merge.py): tuning decides. docs/kernels/fused_matmul.md has the derivation and the floor.
 """
 
 import torch
 
 from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.errors import UnsupportedShapeError
-from meswitch_kernels.launch import check_available, device_name, interpreting, jit, tl, triton
+from meswitch_kernels.launch import TensorDescriptor, check_available, device_name, interpreting, jit, tl, triton
+from meswitch_kernels.merge import merge_weight
 from meswitch_kernels.tiling import FusedMatmulConfig
 from meswitch_kernels.tuned import fused_config
 
@@ -16,29 +18,39 @@ __all__ = ["fused_matmul"]
 
 
 @jit
-def _levels_twice(b_c, b_shift, b_w, BITS: tl.constexpr, ASM: tl.constexpr):
-    """Twice the levels of codes `b_shift` above bit 1 of their int16, typed like `b_w`; the levels at 8 bits."""
+def _levels_twice(b_c, i: tl.constexpr, b_w, BITS: tl.constexpr, ASM: tl.constexpr):
+    """Twice the levels of code i of every int16, typed like `b_w`; at 8 bits, the levels."""
     if ASM is not None:
-        b_l = tl.inline_asm_elementwise(ASM, "=r,r,r", [b_c, b_shift], dtype=b_w.dtype, is_pure=True, pack=2)
+        b_l = tl.inline_asm_elementwise(ASM[i], "=r,r", [b_c], dtype=b_w.dtype, is_pure=True, pack=2)
     elif BITS == 8:
-        b_l = (((b_c >> (b_shift + 1)) & 255) - 128).to(b_w.dtype)
+        b_l = (((b_c >> (8 * i)) & 255) - 128).to(b_w.dtype)
     else:
-        b_l = (2 * ((b_c >> (b_shift + 1)) & ((1 << BITS) - 1)) - ((1 << BITS) - 1)).to(b_w.dtype)
+        b_l = (2 * ((b_c >> (BITS * i)) & ((1 << BITS) - 1)) - ((1 << BITS) - 1)).to(b_w.dtype)
+    return b_l
+
+
+@jit
+def _join(b_c, i: tl.constexpr, step: tl.constexpr, b_w, BITS: tl.constexpr, ASM: tl.constexpr):
+    """Levels of the codes i, i + step, i + 2 * step, ... along new axes of length 2, slowest bit last."""
+    if step * BITS == 16:
+        b_l = _levels_twice(b_c, i, b_w, BITS, ASM)
+    else:
+        b_l = tl.join(_join(b_c, i, 2 * step, b_w, BITS, ASM), _join(b_c, i + step, 2 * step, b_w, BITS, ASM))
     return b_l
 
 
 @jit
 def _fused_matmul_kernel(
     y,  # [M, N]
+    x_tiles,  # descriptor of x [M, K] in tiles [BM, BK]
+    w_tiles,  # descriptor of weight [N, K] in tiles [BN, BK]
     x,  # [M, K]
-    weight,  # [N, K]
     codes,  # [N, KH] int16
     steps,  # [N] float32
     index,  # [N // GN, S] int32
     values,  # [N, S] float16
     stride_ym,
     stride_xm,
-    stride_wn,
     M,
     N,
     K,
@@ -68,45 +80,33 @@ def _fused_matmul_kernel(
     i_m = pid % (GROUP * num_m) // size
     o_m = i_m.to(tl.int64) * BM + tl.arange(0, BM)
     o_n = i_n.to(tl.int64) * BN + tl.arange(0, BN)
-    o_k = tl.arange(0, BK)
     o_h = tl.arange(0, BKH)
     b_n = tl.minimum(o_n, N - 1)
-    i_x = x + tl.minimum(o_m, M - 1)[None, :] * stride_xm + o_k[:, None]
-    i_w = weight + b_n[:, None] * stride_wn + o_k[None, :]
     i_c = codes + b_n[:, None] * KH + o_h[None, :]
     b_step = tl.load(steps + b_n)
     # the levels come doubled
-    b_step = (b_step if BITS == 8 else b_step * 0.5).to(weight.dtype.element_ty)
-    # element j + WORDS * (CODES * half + i) of a block is code i of a half
-    b_shift = (o_k // WORDS % CODES * BITS - 1).to(tl.int16)
-    b_acc = tl.zeros([BN, BM], dtype=tl.float32)
+    b_step = (b_step if BITS == 8 else b_step * 0.5).to(x.dtype.element_ty)
+    b_acc = tl.zeros([BM, BN], dtype=tl.float32)
     for k in range(0, K, BK):
-        if EVEN:
-            b_x = tl.load(i_x)
-            b_w = tl.load(i_w)
-            b_c = tl.load(i_c)
-        else:
-            b_x = tl.load(i_x, mask=(k + o_k < K)[:, None], other=0.0)
-            b_w = tl.load(i_w, mask=(k + o_k < K)[None, :], other=0.0)
-            b_c = tl.load(i_c, mask=(k * BITS // 16 + o_h < KH)[None, :], other=0)
-        # [BN, blocks, words, halves] -> [BN, blocks, halves, codes, words] -> [BN, BK]
+        # a copy engine writes tiles into shared memory so that no two rows of a column share a bank
+        b_x = x_tiles.load([i_m * BM, k])
+        b_w = w_tiles.load([i_n * BN, k])
+        b_c = tl.load(i_c) if EVEN else tl.load(i_c, mask=(k * BITS // 16 + o_h < KH)[None, :], other=0)
+        # [BN, blocks, words, halves] -> [BN, blocks, halves, words, codes] -> [BN, BK]
         b_c = tl.permute(tl.reshape(b_c, (BN, BK // 64, WORDS, 2)), (0, 1, 3, 2))
-        b_c = tl.broadcast_to(tl.reshape(b_c, (BN, BK // 64, 2, 1, WORDS)), (BN, BK // 64, 2, CODES, WORDS))
-        b_c = tl.reshape(b_c, (BN, BK))
-        b_l = _levels_twice(b_c, tl.broadcast_to(b_shift[None, :], (BN, BK)), b_w, BITS, ASM)
-        b_acc = tl.dot(b_w + b_l * b_step[:, None], b_x, acc=b_acc, input_precision=PRECISION)
-        i_x += BK
-        i_w += BK
+        b_l = tl.reshape(_join(b_c, 0, 1, b_w, BITS, ASM), (BN, BK // 64, 2, WORDS, CODES))
+        b_l = tl.reshape(tl.permute(b_l, (0, 1, 2, 4, 3)), (BN, BK))
+        b_acc = tl.dot(b_x, (b_w + b_l * b_step[:, None]).T, acc=b_acc, input_precision=PRECISION)
         i_c += BKH
     if S > 0:
         o_s = tl.arange(0, SP)
         b_index = tl.load(index + i_n.to(tl.int64) * BN // GN * S + o_s, mask=o_s < S, other=0)
         b_v = tl.load(values + b_n[:, None] * S + o_s[None, :], mask=(o_s < S)[None, :], other=0.0)
-        m_x = (o_s < S)[:, None] & (o_m < M)[None, :]
-        b_x = tl.load(x + o_m[None, :] * stride_xm + b_index[:, None], mask=m_x, other=0.0)
-        b_acc = tl.dot(b_v.to(b_x.dtype), b_x, acc=b_acc, input_precision=PRECISION)
-    m_y = (o_n < N)[:, None] & (o_m < M)[None, :]
-    tl.store(y + o_m[None, :] * stride_ym + o_n[:, None], b_acc.to(y.dtype.element_ty), mask=m_y)
+        m_x = (o_m < M)[:, None] & (o_s < S)[None, :]
+        b_x = tl.load(x + o_m[:, None] * stride_xm + b_index[None, :], mask=m_x, other=0.0)
+        b_acc = tl.dot(b_x, b_v.to(b_x.dtype).T, acc=b_acc, input_precision=PRECISION)
+    m_y = (o_m < M)[:, None] & (o_n < N)[None, :]
+    tl.store(y + o_m[:, None] * stride_ym + o_n[None, :], b_acc.to(y.dtype.element_ty), mask=m_y)
 
 
 def fused_matmul(
@@ -140,6 +140,8 @@ def fused_matmul(
     _check(x, weight, arena, slot, config)
     if slot < 0:
         return torch.nn.functional.linear(x, weight)
+    if config.merge:
+        return torch.nn.functional.linear(x, merge_weight(weight, arena, slot))
     M, K = x.shape
     N, S = arena.N, arena.salient
     y = torch.empty(M, N, dtype=x.dtype, device=x.device)
@@ -147,8 +149,12 @@ def fused_matmul(
     grid = (triton.cdiv(M, config.BM) * triton.cdiv(N, config.BN),)
     if M:
         _fused_matmul_kernel[grid](
-            y, x, weight, arena.codes[slot].view(torch.int16), arena.steps[slot], arena.salient_index[slot],
-            arena.salient_values[slot], y.stride(0), x.stride(0), weight.stride(0), M, N, K, arena.row_bytes // 2,
+            y,
+            TensorDescriptor.from_tensor(x, [config.BM, config.BK]),
+            TensorDescriptor.from_tensor(weight, [config.BN, config.BK]), x,
+            arena.codes[slot].view(torch.int16), arena.steps[slot], arena.salient_index[slot],
+            arena.salient_values[slot],
+            y.stride(0), x.stride(0), M, N, K, arena.row_bytes // 2,
             arena.group_rows, S=S, SP=max(16, triton.next_power_of_2(S)), BITS=arena.bits, BM=config.BM, BN=config.BN,
             BK=config.BK, GROUP=config.GROUP, EVEN=K % config.BK == 0,
             PRECISION="ieee" if x.dtype == torch.float32 else None, ASM=asm,
@@ -157,8 +163,8 @@ def fused_matmul(
     return y
 
 
-def level_asm(bits: int, dtype: torch.dtype) -> str | None:
-    """PTX that turns two int16 of packed codes into two doubled levels; `None` where there is none.
+def level_asm(bits: int, dtype: torch.dtype) -> tuple[str, ...] | None:
+    """PTX for each code of an int16 that turns two of them into two doubled levels; `None` where there is none.
 
     A rotation brings the code to bit 1 of its half; with the exponent of 1024 (float16) or 128 (bfloat16) above it
     the half spells `1024 + 2 * code`, and subtracting `1024 + 2^bits - 1` is exact.
@@ -167,14 +173,15 @@ def level_asm(bits: int, dtype: torch.dtype) -> str | None:
         return None
     half = dtype == torch.float16
     base = 1024 if half else 128
-    exponent = torch.tensor(base, dtype=dtype).view(torch.int16).item()
-    offset = torch.tensor(base + 2**bits - 1, dtype=dtype).view(torch.int16).item()
     twice = 0x00010001
-    mask = ((1 << bits) - 1) << 1
-    return (
-        "{ .reg .b32 t, o; shf.r.wrap.b32 t, $1, $1, $2; "
-        f"lop3.b32 t, t, {mask * twice:#x}, {int(exponent) * twice:#x}, 0xEA; "
-        f"mov.b32 o, {int(offset) * twice:#x}; sub.{'f16x2' if half else 'bf16x2'} $0, t, o; }}"
+    exponent = int(torch.tensor(base, dtype=dtype).view(torch.int16).item()) * twice
+    offset = int(torch.tensor(base + 2**bits - 1, dtype=dtype).view(torch.int16).item()) * twice
+    mask = (((1 << bits) - 1) << 1) * twice
+    return tuple(
+        f"{{ .reg .b32 t, o; shf.r.wrap.b32 t, $1, $1, {(bits * i - 1) % 32}; "
+        f"lop3.b32 t, t, {mask:#x}, {exponent:#x}, 0xEA; "
+        f"mov.b32 o, {offset:#x}; sub.{'f16x2' if half else 'bf16x2'} $0, t, o; }}"
+        for i in range(16 // bits)
     )
 
 
@@ -188,6 +195,11 @@ def _check(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena, slot: int, 
         raise UnsupportedShapeError(f"x and weight must share one floating dtype, got {x.dtype} and {weight.dtype}")
     if not -1 <= slot < arena.slots:
         raise UnsupportedShapeError(f"slot must be from -1 to {arena.slots - 1}, got {slot}")
+    # the copy engine that moves tiles wants rows to begin at multiples of 16 bytes
+    if not config.merge and (x.stride(0) * x.element_size() % 16 or weight.stride(0) * weight.element_size() % 16):
+        raise UnsupportedShapeError(
+            f"rows must begin at multiples of 16 bytes, got strides of {x.stride(0)} and {weight.stride(0)} elements"
+        )
     if config.BK % 64:
         raise UnsupportedShapeError(f"BK must be a multiple of 64, got {config.BK}")
     if arena.group_rows % config.BN and arena.group_rows != N:

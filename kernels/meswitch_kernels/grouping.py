@@ -83,6 +83,9 @@ def group_rows(slot_of_row: torch.Tensor, *, width: int | None = None) -> RowGro
 
 
 def tile_width(B: int, slots: int) -> int:
-    """Rows of a tile for B rows over `slots` experts: their mean share, but what the tensor cores do for free."""
+    """Rows of a tile for B rows over `slots` experts: their mean share, at least the 2 that cost nothing.
+
+    Where more rows share an expert, its tiles run side by side, and all but the first find its codes in the L2 cache.
+    """
     share = -(-B // min(B, slots))
-    return min(16, max(2 if B <= 2 else 4, 1 << (share - 1).bit_length()))
+    return min(16, max(2, 1 << (share - 1).bit_length()))

@@ -14,11 +14,22 @@ from meswitch_kernels.errors import KernelUnavailableError
 try:
     import triton
     import triton.language as tl
+    from triton.tools.tensor_descriptor import TensorDescriptor
 except ImportError:  # pragma: no cover - depends on the installation
     triton = None
     tl = None
+    TensorDescriptor = None
 
-__all__ = ["check_available", "device_name", "interpreting", "jit", "supports_pdl", "tl", "triton"]
+__all__ = [
+    "TensorDescriptor",
+    "check_available",
+    "device_name",
+    "interpreting",
+    "jit",
+    "supports_early_launch",
+    "tl",
+    "triton",
+]
 
 
 def jit(function: Any) -> Any:
@@ -52,6 +63,6 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
 
 
-def supports_pdl(tensor: torch.Tensor) -> bool:
+def supports_early_launch(tensor: torch.Tensor) -> bool:
     """Whether a kernel on `tensor`'s device can be launched before the one ahead of it has ended."""
     return not interpreting() and torch.cuda.get_device_capability(tensor.device) >= (9, 0)

@@ -14,7 +14,7 @@ class DeltaMatmulConfig:
         BKB: bytes of packed codes of a row that a program reads at a time.
         SK: parts of K that the warps of a program sum apart; 1, or equal to `warps`.
         warps, stages: of a program.
-        prefetch_bytes: where all codes of a call are at most so many, they are fetched while the kernel ahead ends.
+        launch_early: launch while the kernel ahead drains, which saves about a microsecond, or costs one.
     """
 
     BM: int = 64
@@ -22,7 +22,7 @@ class DeltaMatmulConfig:
     SK: int = 1
     warps: int = 2
     stages: int = 3
-    prefetch_bytes: int = 24 << 20
+    launch_early: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class FusedMatmulConfig:
         BK: elements along K at a time, a multiple of 64.
         warps, stages: of a program.
         GROUP: programs along N that run side by side, so that W is found in L2.
+        merge: write `W + D_hat` out and leave the product to the vendor's library; pays for very many rows.
     """
 
     BM: int = 128
@@ -42,3 +43,4 @@ class FusedMatmulConfig:
     warps: int = 4
     stages: int = 3
     GROUP: int = 8
+    merge: bool = False

@@ -1,0 +1,89 @@
+"""`W + D̂_e`, written out: what a dense cache keeps, and what prefill of very many rows multiplies by.
+
+One pass over memory: the base and the codes are read, the merged matrix is written.
+"""
+
+import torch
+
+from meswitch_kernels.arena import DeltaArena
+from meswitch_kernels.errors import UnsupportedShapeError
+from meswitch_kernels.launch import check_available, jit, tl, triton
+
+__all__ = ["merge_weight"]
+
+
+@jit
+def _merge_kernel(
+    out,  # [N, K]
+    weight,  # [N, K]
+    codes,  # [N, W] int32
+    steps,  # [N] float32
+    index,  # [N // GN, S] int32
+    values,  # [N, S] float16
+    stride_on,
+    stride_wn,
+    N,
+    K,
+    W,
+    GN,
+    S: tl.constexpr,
+    BITS: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    WORDS: tl.constexpr = 2 * BITS
+    i_k = tl.program_id(0)
+    i_n = tl.program_id(1).to(tl.int64)
+    o_n = i_n * BN + tl.arange(0, BN)
+    o_k = i_k * BK + tl.arange(0, BK)
+    b_n = tl.minimum(o_n, N - 1)
+    m_k = (o_k < K)[None, :]
+    b_w = tl.load(weight + b_n[:, None] * stride_wn + o_k[None, :], mask=m_k, other=0.0).to(tl.float32)
+    # element j + i * WORDS of a block of 64 is code i of word j; neighbours find their words in the same cache line
+    b_c = tl.load(codes + b_n[:, None] * W + (o_k // 64 * WORDS + o_k % WORDS)[None, :], mask=m_k, other=0)
+    b_c = (b_c >> (o_k % 64 // WORDS * BITS)[None, :]) & ((1 << BITS) - 1)
+    b_step = tl.load(steps + b_n)
+    if BITS == 8:
+        b_w += (b_c - 128).to(tl.float32) * b_step[:, None]
+    else:
+        b_w += (2 * b_c - ((1 << BITS) - 1)).to(tl.float32) * (0.5 * b_step)[:, None]
+    for s in tl.static_range(S):
+        channel = tl.load(index + i_n * BN // GN * S + s)
+        if channel // BK == i_k:
+            b_v = tl.load(values + b_n * S + s).to(tl.float32)
+            b_w += tl.where((o_k == channel)[None, :], b_v[:, None], 0.0)
+    m_o = (o_n < N)[:, None] & m_k
+    tl.store(out + o_n[:, None] * stride_on + o_k[None, :], b_w.to(out.dtype.element_ty), mask=m_o)
+
+
+def merge_weight(
+    weight: torch.Tensor, arena: DeltaArena, slot: int, *, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`weight + D_hat[slot]`, `[N, K]`, rounded once to `weight`'s dtype.
+
+    Args:
+        weight: the base, `[N, K]`.
+        slot: the expert, from 0.
+        out: where to write; by default a new tensor.
+
+    Raises:
+        UnsupportedShapeError: if shapes or dtypes do not fit together.
+        KernelUnavailableError: without Triton or a CUDA device.
+    """
+    check_available(weight)
+    N, K, S = arena.N, arena.K, arena.salient
+    out = torch.empty_like(weight) if out is None else out
+    for name, tensor in (("weight", weight), ("out", out)):
+        if tuple(tensor.shape) != (N, K) or tensor.stride(1) != 1 or tensor.dtype != weight.dtype:
+            raise UnsupportedShapeError(f"{name} must be [{N}, {K}] {weight.dtype}, got {list(tensor.shape)}")
+    if not 0 <= slot < arena.slots:
+        raise UnsupportedShapeError(f"slot must be from 0 to {arena.slots - 1}, got {slot}")
+    BN, BK = 16, 256
+    if arena.group_rows % BN and arena.group_rows != N:
+        raise UnsupportedShapeError(f"a salient group must be whole tiles of {BN} rows, got {arena.group_rows}")
+    _merge_kernel[(triton.cdiv(K, BK), triton.cdiv(N, BN))](
+        out, weight, arena.codes[slot], arena.steps[slot], arena.salient_index[slot], arena.salient_values[slot],
+        out.stride(0), weight.stride(0), N, K, arena.codes.shape[2], arena.group_rows,
+        S=S, BITS=arena.bits, BN=BN, BK=BK, num_warps=4,
+    )  # fmt: skip
+    return out
