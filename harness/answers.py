@@ -1,5 +1,6 @@
 """Answers of one model to one task's test problems, in a process of its own. Imports torch, but not on import."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from harness.quality import Item, Unit, UnitHeader, write_unit
 from workloads.tasks import Problem, get_task, sample_split
 from workloads.verifiers import verify
 
-__all__ = ["UnitJob", "answer_unit"]
+__all__ = ["UnitJob", "answer_unit", "end_on_interrupt"]
 
 BATCH = 100
 
@@ -22,6 +23,7 @@ class UnitJob:
         base: checkpoint of the base, which a delta is merged with.
         model: a checkpoint directory, or a delta directory if `is_delta`.
         output: the unit's file.
+        scratch: for what is not kept; the caller removes it, also when this process is ended.
     """
 
     header: UnitHeader
@@ -29,7 +31,13 @@ class UnitJob:
     model: Path
     is_delta: bool
     output: Path
+    scratch: Path
     max_tokens: int
+
+
+def end_on_interrupt() -> None:
+    """Let a Ctrl-C end this process at once and in silence: a unit is written whole or not at all."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def answer_unit(job: UnitJob) -> Path:
@@ -42,7 +50,7 @@ def answer_unit(job: UnitJob) -> Path:
     torch.set_num_threads(1)
     header = job.header
     problems = sample_split(get_task(header.task), "test", header.n, header.seed)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(dir=job.scratch) as folder:
         outputs = _answers(_checkpoint(job, Path(folder)), problems, job.max_tokens)
     verifier = get_task(header.task).verifier
     items = tuple(

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from harness.answers import UnitJob, answer_unit
+from harness.answers import UnitJob, answer_unit, end_on_interrupt
 from harness.errors import UsageError
 from harness.prepare import Prepared, PrepareRequest, prepare
 from harness.quality import (
@@ -77,12 +78,19 @@ def evaluate(
     Raises:
         MeswitchError, WorkloadError, HarnessError: family, codec or task is unknown or damaged.
     """
-    jobs = list(_jobs(options, report))
+    with TemporaryDirectory(prefix="harness-quality-") as scratch:
+        jobs = list(_jobs(options, Path(scratch), report))
+        _answer(jobs, options.jobs, progress)
+    return rebuild_quality(options.output, keys={job.header.key for job in jobs})
+
+
+def _answer(jobs: list[UnitJob], processes: int, progress: Callable[[int, int, str], None]) -> None:
+    """Answer the jobs that have no answers yet."""
     missing = [job for job in jobs if read_header(job.output) != job.header]
     done = len(jobs) - len(missing)
     progress(done, len(jobs), "")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=options.jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=end_on_interrupt) as pool:
         futures = {pool.submit(answer_unit, job): job for job in missing}
         try:
             for future in as_completed(futures):
@@ -93,7 +101,6 @@ def evaluate(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return rebuild_quality(options.output, keys={job.header.key for job in jobs})
 
 
 def rebuild_quality(output: Path, *, keys: set[str] | None = None) -> QualityReport:
@@ -108,19 +115,19 @@ def rebuild_quality(output: Path, *, keys: set[str] | None = None) -> QualityRep
     return report
 
 
-def _jobs(options: QualityOptions, report: Callable[[str], None]) -> Iterator[UnitJob]:
+def _jobs(options: QualityOptions, scratch: Path, report: Callable[[str], None]) -> Iterator[UnitJob]:
     for number, codec in enumerate(options.codecs):
         request = PrepareRequest(family=options.family, codec=codec, home=home_dir())
         report(f"preparing {codec}")
         prepared = prepare(request)
         for expert in prepared.deltas:
             if number == 0:
-                yield _job(options, prepared, expert, "base")
-                yield _job(options, prepared, expert, "expert")
-            yield _job(options, prepared, expert, "codec")
+                yield _job(options, prepared, scratch, expert, "base")
+                yield _job(options, prepared, scratch, expert, "expert")
+            yield _job(options, prepared, scratch, expert, "codec")
 
 
-def _job(options: QualityOptions, prepared: Prepared, expert: str, model: Model) -> UnitJob:
+def _job(options: QualityOptions, prepared: Prepared, scratch: Path, expert: str, model: Model) -> UnitJob:
     size = prepared.sizes[expert]
     header = UnitHeader(
         key="",
@@ -153,5 +160,6 @@ def _job(options: QualityOptions, prepared: Prepared, expert: str, model: Model)
         model=places[model],
         is_delta=model == "codec",
         output=options.output / "answers" / folder / f"{expert}{UNIT_SUFFIX}",
+        scratch=scratch,
         max_tokens=MAX_TOKENS,
     )

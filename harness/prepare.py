@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -16,7 +17,7 @@ from meswitch.errors import MeswitchError
 if TYPE_CHECKING:
     from meswitch.format.manifest import Manifest as DeltaManifest
 
-__all__ = ["DeltaSize", "PrepareRequest", "Prepared", "prepare", "prepare_here"]
+__all__ = ["DeltaSize", "PrepareRequest", "Prepared", "ignore_interrupts", "prepare", "prepare_here"]
 
 Report = Callable[[str], None]
 # part of the cache key: raised when compression gives other bytes for the same input
@@ -113,15 +114,18 @@ def prepare(request: PrepareRequest, *, report: Report = lambda _: None) -> Prep
         process.join()
 
 
+def ignore_interrupts() -> None:
+    """Leave a Ctrl-C, which reaches all processes of a terminal, to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _work(request: PrepareRequest, connection: Connection) -> None:
+    ignore_interrupts()
     try:
         prepared = prepare_here(request, report=lambda words: connection.send(("report", words)))
         connection.send(("done", prepared))
     except (MeswitchError, HarnessError) as error:
         connection.send(("error", error))
-    except KeyboardInterrupt:
-        # the parent got the same signal and says so
-        pass
     finally:
         connection.close()
 

@@ -49,7 +49,7 @@ def answered(monkeypatch):
     monkeypatch.setattr(evaluation, "prepare", prepare)
     monkeypatch.setattr(evaluation, "answer_unit", answer_unit)
     monkeypatch.setattr(
-        evaluation, "ProcessPoolExecutor", lambda max_workers, mp_context: ThreadPoolExecutor(max_workers)
+        evaluation, "ProcessPoolExecutor", lambda jobs, mp_context, initializer: ThreadPoolExecutor(jobs)
     )
     return seen
 
