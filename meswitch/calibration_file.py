@@ -1,15 +1,15 @@
 """Calibration from a file of texts: what the expert's linears see when it reads them."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from blake3 import blake3
 
-from meswitch.calibration import collect_input_square_sums
+from meswitch.calibration import collect_input_second_moments, collect_input_square_sums
 from meswitch.errors import CheckpointError
 from meswitch.format.manifest import CalibrationRecord
 from meswitch.pair import Pair
@@ -24,18 +24,28 @@ class Calibration:
     Attributes:
         square_sums: `Σ x_k²` `[K]` by parameter name.
         record: where they came from.
+        second_moments: `Σ x xᵀ` `[K, K]` by parameter name, of the linears that they were asked for.
     """
 
     square_sums: Mapping[str, torch.Tensor]
     record: CalibrationRecord
+    second_moments: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
-def collect_statistics(pair: Pair, file: Path, *, progress: Callable[[int, int], None] | None = None) -> Calibration:
+def collect_statistics(
+    pair: Pair,
+    file: Path,
+    *,
+    second_moments: Collection[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
     """The statistics of the expert's linears over the texts of `file`. Holds the expert's model while it runs.
 
     Args:
         pair: base and expert.
         file: see `read_texts`.
+        second_moments: parameters of which to collect second moments too, in another pass; those that are no linears
+            of the model have none.
         progress: called with the number of texts that were read, of how many.
 
     Raises:
@@ -46,10 +56,15 @@ def collect_statistics(pair: Pair, file: Path, *, progress: Callable[[int, int],
     try:
         on_text = None if progress is None else lambda done: progress(done, len(texts))
         sums = collect_input_square_sums(model, tokenizer, texts, on_text=on_text)
+        wanted = [name for name in second_moments if name in sums]
+        moments: Mapping[str, torch.Tensor] = {}
+        if wanted:
+            moments = collect_input_second_moments(model, tokenizer, texts, names=wanted, on_text=on_text)
     except ValueError as cause:
         raise CheckpointError(f"{file} cannot calibrate this expert: {cause}") from cause
     digest = blake3(file.read_bytes()).hexdigest()
-    return Calibration(square_sums=sums, record=CalibrationRecord(file=file.name, blake3=digest, texts=len(texts)))
+    record = CalibrationRecord(file=file.name, blake3=digest, texts=len(texts))
+    return Calibration(square_sums=sums, record=record, second_moments=moments)
 
 
 def read_texts(file: Path) -> tuple[str, ...]:

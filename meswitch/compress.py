@@ -14,7 +14,7 @@ from blake3 import blake3
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_file import Calibration, collect_statistics
 from meswitch.checkpoint import CONFIG_FILE
-from meswitch.codecs import Codec, format_spec, parse_codec
+from meswitch.codecs import Codec, CompressedDelta, format_spec, parse_codec, takes_second_moment
 from meswitch.compress_config import CompressConfig
 from meswitch.description import describe_expert
 from meswitch.errors import ExpertNameError
@@ -64,7 +64,10 @@ def compress_expert(config: CompressConfig, *, progress: Report | None = None) -
     calibration = None
     if config.calibration is not None:
         calibrating = partial(CompressProgress, "reading calibration texts")
-        calibration = collect_statistics(pair, config.calibration, progress=lambda *n: report(calibrating(*n)))
+        moments = [p.name for p in plan if p.codec is not None and takes_second_moment(p.codec)]
+        calibration = collect_statistics(
+            pair, config.calibration, second_moments=moments, progress=lambda *n: report(calibrating(*n))
+        )
     with staged(config.output, resumable=True) as root:
         return _write(config, pair, plan, codecs, calibration, root, report)
 
@@ -100,8 +103,7 @@ def _write(
             report(CompressProgress(parameter.name, number, len(plan)))
             if parameter.name in norms:
                 continue
-            statistics = None if calibration is None else calibration.square_sums.get(parameter.name)
-            tensors, norms[parameter.name] = _compress_parameter(pair, parameter, statistics)
+            tensors, norms[parameter.name] = _compress_parameter(pair, parameter, calibration)
             writer.write(parameter.name, tensors, norms[parameter.name])
         if not config.force:
             check_parent(pair, (norms[p.name] for p in plan if p.kind is ParameterKind.LINEAR))
@@ -144,19 +146,29 @@ def _resume_key(pair: Pair, codecs: Mapping[ParameterKind, Codec], calibration: 
 
 
 def _compress_parameter(
-    pair: Pair, parameter: PlannedParameter, square_sum: torch.Tensor | None
+    pair: Pair, parameter: PlannedParameter, calibration: Calibration | None
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """The tensors to store, and the squared norms of delta and base where there is a delta."""
     name, codec = parameter.name, parameter.codec
     if codec is None or parameter.base_name is None:
         return {tensor_name(name, EXACT_LOCAL): pair.expert.values(name)}, {}
     delta, norms = delta_and_norms(pair, parameter)
-    compressed = codec.compress(delta, input_square_sum=square_sum)
+    compressed = _compress_delta(codec, delta, name, calibration)
     del delta
     tensors = {tensor_name(name, local): tensor for local, tensor in compressed.tensors.items()}
     if parameter.added_rows:
         tensors[tensor_name(name, ROWS_LOCAL)] = pair.expert.values(name)[parameter.base_rows :].clone()
     return tensors, norms
+
+
+def _compress_delta(codec: Codec, delta: torch.Tensor, name: str, calibration: Calibration | None) -> CompressedDelta:
+    """`delta` of the parameter `name`, with all that is known of its inputs and that the codec can use."""
+    if calibration is None:
+        return codec.compress(delta)
+    square_sum, moment = (known.get(name) for known in (calibration.square_sums, calibration.second_moments))
+    if moment is not None and takes_second_moment(codec):
+        return codec.compress(delta, input_square_sum=square_sum, input_second_moment=moment)
+    return codec.compress(delta, input_square_sum=square_sum)
 
 
 def _copy_companions(expert: ExpertSource, target: Path) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from math import prod
 
 from meswitch.architecture import ParameterKind
-from meswitch.codecs import Codec, format_spec
+from meswitch.codecs import Codec, format_spec, takes_second_moment
 from meswitch.format.manifest import (
     BaseRecord,
     ByteCounts,
@@ -105,6 +105,17 @@ def _codec_records(plan: tuple[PlannedParameter, ...], codecs: Mapping[Parameter
 
 
 def _selection_note(codec: Codec, calibration: CalibrationRecord | None) -> str:
+    """How the codec of the linears used calibration texts, in a sentence."""
+    if not takes_second_moment(codec):
+        return _channels_note(codec, calibration)
+    if calibration is None:
+        moments = "inputs taken as independent and equal: no calibration texts were given"
+    else:
+        moments = f"second moments of the inputs of {calibration.texts} calibration texts"
+    return f"{_channels_note(codec, calibration)}; {moments}"
+
+
+def _channels_note(codec: Codec, calibration: CalibrationRecord | None) -> str:
     rule = codec.options.get("select")
     if not codec.options.get("channels"):
         return "the codec of the linears keeps no salient channels"

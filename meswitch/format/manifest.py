@@ -132,7 +132,7 @@ class Manifest(Record):
     Attributes:
         layout: how codes are packed; `meswitch_kernels.packing.LAYOUT`.
         codecs: by group: `linear`, `embedding`, `head`.
-        selection: how salient channels were chosen, in a sentence.
+        selection: how salient channels were chosen, and how inputs were weighed, in a sentence.
         bits_per_weight: of `linears` and `whole`, padding, steps and indices included.
         relative_delta_norm: by group, the delta's norm over the base's.
         quality: figures measured for this expert, if any.

@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from meswitch.calibration_file import collect_statistics, read_texts
+from meswitch.codecs import parse_codec
 from meswitch.compress import CompressConfig, compress_expert
 from meswitch.errors import CheckpointError
 from meswitch.format import load_expert
@@ -118,3 +119,39 @@ def test_expert_without_a_tokenizer_is_refused(models: tuple[Path, Path], tmp_pa
     (tmp_path / "texts.txt").write_text("abc\n")
     with pytest.raises(CheckpointError, match="needs the expert's tokenizer"):
         collect_statistics(open_pair(models[0], expert), tmp_path / "texts.txt")
+
+
+def test_second_moments_reach_the_codecs_that_use_them(models: tuple[Path, Path], tmp_path: Path) -> None:
+    base, expert = models
+    texts = tmp_path / "texts.txt"
+    texts.write_text("aaaa\naab\n")
+    config = CompressConfig(
+        base=base, expert=expert, output=tmp_path / "e", name="e", linear="gptq:bits=2", calibration=texts
+    )
+    manifest = compress_expert(config)
+    assert manifest.selection.endswith("; second moments of the inputs of 2 calibration texts")
+    pair = open_pair(base, expert)
+    moments = collect_statistics(pair, texts, second_moments=[NAME]).second_moments
+    assert list(moments) == [NAME]
+    delta = pair.expert.values(NAME).float() - pair.base.read(NAME).float()
+    want = parse_codec("gptq:bits=2").compress(delta, input_second_moment=moments[NAME])
+    got = load_expert(tmp_path / "e", base_identity=None).matrices[NAME]
+    assert all(torch.equal(got.tensors[name], want.tensors[name]) for name in want.tensors)
+    plain = parse_codec("rtn:bits=2").compress(delta)
+    assert not torch.equal(got.tensors["codes"], plain.tensors["codes"])
+
+
+def test_without_texts_the_manifest_says_that_inputs_were_taken_as_independent(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base, expert = models
+    config = CompressConfig(base=base, expert=expert, output=tmp_path / "e", name="e", linear="eora:rank=2")
+    manifest = compress_expert(config)
+    assert manifest.selection.endswith("; inputs taken as independent and equal: no calibration texts were given")
+
+
+def test_second_moments_of_an_embedding_are_not_collected(models: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("abc\n")
+    names = ["model.embed_tokens.weight", NAME]
+    statistics = collect_statistics(open_pair(*models), tmp_path / "texts.txt", second_moments=names)
+    assert list(statistics.second_moments) == [NAME]
