@@ -117,8 +117,9 @@ def check_recipe(name: str) -> None:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not there."""
+    """Refuse a device that is not there; transformers draws no bars of its own from here on."""
     import torch
+    from transformers.utils import logging
 
     from meswitch.errors import FamilyError
 
@@ -126,6 +127,7 @@ def check_device(device: str) -> None:
         raise FamilyError(f"device must be cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise FamilyError("device cuda needs an NVIDIA GPU that torch can see, and there is none; take cpu")
+    logging.disable_progress_bar()
 
 
 @contextmanager

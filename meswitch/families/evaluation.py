@@ -82,7 +82,7 @@ def provenance(family: Family, count: int, device: str) -> dict[str, object]:
         "split": "test",
         "decoding": "greedy, float32, at most 48 tokens",
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version_of(name) for name in PACKAGES},
     }

@@ -198,7 +198,7 @@ def routing_questions(family: Family, count: int) -> Iterator[Question]:
                 yield ask("known", name, index, query, known)
             if index < math.ceil(count / KNOWN_SHARE):
                 yield ask("all", name, index, query, [*known, *added])
-            if name in known and index < math.ceil(count / SWEEP_SHARE):
+            if name in known and others and index < math.ceil(count / SWEEP_SHARE):
                 yield ask("unlisted", name, index, query, others)
                 for options in ROUTER_OPTIONS:
                     if options <= len(known):

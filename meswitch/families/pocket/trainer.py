@@ -98,6 +98,13 @@ class Trainer:
             seed: of the drawn batches.
             on_step: called after each step with its number, and the loss at every hundredth and the last.
         """
+        # the noise comes from torch's own generators, the only ones that a captured graph advances
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.loop(rows, config, seed, on_step)
+
+    def loop(self, rows: Rows, config: TrainConfig, seed: int, on_step: Callable[[int, float | None], None]) -> float:
+        """All steps of `train`, under seeded generators."""
         generator = torch.Generator(device=self.device).manual_seed(seed)
         step = self.captured(config, rows) if self.cuda else partial(self.plain, config)
         self.forget()

@@ -1,0 +1,50 @@
+"""`meswitch family`: what it prints, and one line for each mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from meswitch.cli.app import run
+from meswitch.families.pocket.trainer import TrainConfig
+
+
+def test_list_shows_the_shipped_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["family", "list"]) == 0
+    assert "pocket" in capsys.readouterr().out
+
+
+def test_train_runs_the_recipe_and_the_result_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MESWITCH_HOME", str(tmp_path / "home"))
+    step = (TrainConfig(steps=1, batch=1, learning_rate=1e-3),)
+    stages = {"base": step, "router": step, "velm": step}
+    monkeypatch.setattr("meswitch.families.pocket.recipe.default_stages", lambda scale, batch: stages)
+    short = ["--rows", "64", "--workers", "0"]
+    assert run(["family", "train", "pocket", "--out", str(tmp_path / "family"), *short]) == 0
+    assert "velm: 1 steps, loss" in capsys.readouterr().err
+    assert run(["family", "export", str(tmp_path / "family"), "--out", str(tmp_path / "plain")]) == 0
+    assert (tmp_path / "plain" / "experts" / "velm" / "config.json").is_file()
+    assert run(["family", "export", str(tmp_path / "family"), "--out", str(tmp_path / "plain")]) == 1
+    assert "must not exist yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "giant", "--out", "x"], "recipe for the family pocket only, got 'giant'"),
+        (["train", "pocket", "--out", "x", "--device", "tpu"], "device must be cpu or cuda, got 'tpu'"),
+        (["evaluate", "nobody"], "unknown family 'nobody'"),
+        (["export", "nobody", "--out", "x"], "unknown family 'nobody'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run(["family", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
