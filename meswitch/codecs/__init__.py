@@ -11,6 +11,7 @@ from meswitch.codecs.base import (
     TensorSpec,
     takes_second_moment,
 )
+from meswitch.codecs.gain import scale_delta
 from meswitch.codecs.nested import first_plane
 from meswitch.codecs.options import format_spec
 from meswitch.codecs.registry import codec_names, decompress, get_codec, parse_codec
@@ -27,5 +28,6 @@ __all__ = [
     "format_spec",
     "get_codec",
     "parse_codec",
+    "scale_delta",
     "takes_second_moment",
 ]

@@ -24,6 +24,7 @@ class BitDelta:
     """
 
     name: ClassVar[str] = "bitdelta"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("step",)
 
     @property
     def options(self) -> Mapping[str, OptionValue]:

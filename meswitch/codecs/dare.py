@@ -26,6 +26,7 @@ class Dare:
     """
 
     name: ClassVar[str] = "dare"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("values",)
 
     drop: float = 0.9
     seed: int = 0

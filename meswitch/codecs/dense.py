@@ -24,6 +24,7 @@ class Dense:
     """
 
     name: ClassVar[str] = "dense"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("delta",)
 
     dtype: str = "float32"
 

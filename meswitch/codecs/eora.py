@@ -29,6 +29,7 @@ class Eora:
     """
 
     name: ClassVar[str] = "eora"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("step", "values", "left")
 
     rank: int = 16
     bits: int = 2

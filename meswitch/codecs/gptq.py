@@ -39,6 +39,7 @@ class Gptq:
     """
 
     name: ClassVar[str] = "gptq"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("step",)
 
     bits: int = 2
     step: FitRule = "unbiased"

@@ -39,6 +39,7 @@ class LowRank:
     """
 
     name: ClassVar[str] = "lowrank"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("left", "left8_step", "left4_step", "left2_step")
 
     bits: float = 2.0
     rank: int = 0

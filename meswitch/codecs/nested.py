@@ -33,6 +33,7 @@ class Nested:
     """
 
     name: ClassVar[str] = "nested"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("sign_step", "step")
 
     step: FitRule = "unbiased"
 

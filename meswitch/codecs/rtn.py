@@ -26,6 +26,7 @@ class Rtn:
     """
 
     name: ClassVar[str] = "rtn"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("step",)
 
     bits: int = 4
     step: StepRule = "unbiased"

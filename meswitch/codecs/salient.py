@@ -41,6 +41,7 @@ class Salient:
     """
 
     name: ClassVar[str] = "salient"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("step", "values")
 
     bits: int = 2
     channels: int = 8

@@ -36,6 +36,7 @@ class SparseSign:
     """
 
     name: ClassVar[str] = "sparse-sign"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("step", "values")
 
     group: int = 4
     keep: int = 1

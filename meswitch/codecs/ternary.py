@@ -35,6 +35,7 @@ class Ternary:
     """
 
     name: ClassVar[str] = "ternary"
+    gain_tensors: ClassVar[tuple[str, ...]] = ("step",)
 
     density: float = 0.2
     scope: Scope = "row"

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meswitch.codecs import CompressedDelta, decompress, format_spec, parse_codec, quantise
+from meswitch.codecs import CompressedDelta, decompress, format_spec, parse_codec, quantise, scale_delta
 from meswitch.errors import DeltaFormatError
 
 LOSSLESS = ["dense"]
@@ -101,6 +101,23 @@ def test_inputs_are_not_modified(spec):
 def test_the_same_delta_gives_the_same_bytes(spec):
     first, second = (stored(parse_codec(spec).compress(gaussian(5, 70))) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("gain", [0.25, 0.9, 1.1])
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_gain_multiplies_what_is_described(spec, gain):
+    compressed = parse_codec(spec).compress(gaussian(5, 70))
+    tensors = stored(compressed)
+    scaled = scale_delta(compressed, gain)
+    # FP16 and BF16 values and factors are rounded again, or land among the subnormals
+    described = decompress(compressed)
+    error = decompress(scaled) - gain * described
+    coarse = any(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
+    assert float(error.norm() / described.norm()) < (2**-8 if coarse else 2**-10)
+    assert (scaled.codec, scaled.options, scaled.shape, scaled.nbytes) == (
+        compressed.codec, compressed.options, compressed.shape, compressed.nbytes
+    )  # fmt: skip
+    assert all(torch.equal(compressed.tensors[name], tensors[name]) for name in tensors)
 
 
 @pytest.mark.parametrize("spec", SPECS)
