@@ -99,7 +99,7 @@ class Trainer:
             on_step: called after each step with its number, and the loss at every hundredth and the last.
         """
         # the noise comes from torch's own generators, the only ones that a captured graph advances
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[self.device] if self.cuda else []):
             torch.manual_seed(seed)
             return self.loop(rows, config, seed, on_step)
 
