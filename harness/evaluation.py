@@ -99,7 +99,9 @@ def _answer(jobs: list[UnitJob], processes: int, progress: Callable[[int, int, s
                 header = futures[future].header
                 progress(done, len(jobs), f"{header.expert} {header.codec or header.model}")
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # what has not begun never will; leaving the block waits for the rest
+            for future in futures:
+                future.cancel()
             raise
 
 

@@ -1,6 +1,6 @@
 """Which units are answered, and which are kept; the answers themselves are faked."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,3 +106,28 @@ def test_codecs_of_an_earlier_call_stay_out_of_the_report(answered, tmp_path):
     evaluate(options(tmp_path))
     report = evaluate(options(tmp_path, "bitdelta"))
     assert {row.codec for row in report.rows} == {"bitdelta"}
+
+
+def test_after_an_error_what_has_not_begun_is_left_alone(answered, tmp_path, monkeypatch):
+    def fail(job):
+        answered.append(job.header.key)
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(evaluation, "answer_unit", fail)
+    # one worker: the error of the first unit is seen while at most a few more have begun
+    monkeypatch.setattr(
+        evaluation, "ProcessPoolExecutor", lambda jobs, mp_context, initializer: LazyPool(max_workers=1)
+    )
+    with pytest.raises(RuntimeError, match="broken"):
+        evaluate(options(tmp_path))
+    assert len(answered) == 1
+
+
+class LazyPool(ThreadPoolExecutor):
+    """Runs the first job only; the others wait for ever, or until they are cancelled."""
+
+    def submit(self, function, *arguments):
+        if not hasattr(self, "first"):
+            self.first = super().submit(function, *arguments)
+            return self.first
+        return Future()
