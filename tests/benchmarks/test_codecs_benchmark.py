@@ -16,6 +16,16 @@ SPECS = [
     "rtn:bits=2,step=absmax",
     "bitdelta",
     "salient:bits=2,channels=8",
+    "nested",
+    "sparse-sign:group=4",
+    "sparse-sign:group=8,channels=8",
+    "sparse-sign:group=8,keep=2",
+    "ternary",
+    "dare",
+    "lowrank:bits=2",
+    "lowrank:bits=2,precision=mixed",
+    "gptq:bits=2",
+    "eora",
 ]
 
 
@@ -30,7 +40,7 @@ def test_compress(benchmark, delta, spec):
     benchmark.extra_info["bits_per_weight"] = 8 * sum(t.nbytes for t in codec.layout(1024, 1024).values()) / 2**20
     compressed = benchmark(codec.compress, delta)
     # no time is shown for a result that is not one
-    assert float((decompress(compressed) - delta).norm() / delta.norm()) < 1.0
+    assert float(torch.cosine_similarity(decompress(compressed).view(-1), delta.view(-1), dim=0)) > 0.25
 
 
 @pytest.mark.parametrize("spec", SPECS)
