@@ -1,5 +1,6 @@
 """Random dropping: a few elements at random, enlarged to make up for the others. DARE (Yu et al., arXiv 2311.03099)."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -60,7 +61,7 @@ class Dare:
         N, K = delta.shape
         C = self._kept(K)
         tensors = {name: spec.empty(delta.device) for name, spec in self.layout(N, K).items()}
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = _generator(self.seed)
         for rows in row_chunks(N, K):
             # drawn on the CPU, so that every device keeps the same places
             order = torch.rand(rows.stop - rows.start, K, generator=generator).argsort(dim=1, stable=True)
@@ -88,3 +89,9 @@ class Dare:
 
     def _kept(self, K: int) -> int:
         return max(1, round((1 - self.drop) * K))
+
+
+def _generator(seed: int) -> torch.Generator:
+    """A generator whose numbers are not those of `manual_seed(seed)`, of which synthetic deltas are made."""
+    digest = hashlib.sha256(f"dare:{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))

@@ -37,6 +37,13 @@ def test_places_depend_on_shape_and_seed_alone():
     assert not torch.equal(first[0], first[1])
 
 
+def test_places_are_chosen_without_regard_to_a_delta_of_the_same_seed():
+    delta = gaussian(256, 1024)
+    kept = decompress(parse_codec("dare:drop=0.9,seed=0").compress(delta)) != 0
+    # 256 · 102 squares of a normal number: mean 1, standard deviation √2
+    assert abs(float(delta[kept].square().mean()) - 1) < 4 * (2 / (256 * 102)) ** 0.5
+
+
 def test_bytes_by_hand():
     # a row: 2 blocks of 8 bytes of mask, and 10 values
     assert parse_codec("dare:drop=0.9").compress(gaussian(3, 100)).nbytes == 3 * (16 + 20)
