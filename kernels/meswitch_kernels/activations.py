@@ -86,7 +86,8 @@ def _slice_kernel(
     b_k = b_byte // (8 * BITS) * 64 + b_rest // 4 + 2 * BITS * (b_rest % 4 * P + b_p)
     m_o = o_o < P * KB
     b_x = tl.load(x + b_k, mask=m_o & (b_k < K), other=0.0).to(tl.float32)
-    b_v = (b_x * scale).to(tl.int32)
+    # what is not finite has no integer; the unit already marks its row
+    b_v = (tl.where(tl.abs(b_x) < float("inf"), b_x, 0.0) * scale).to(tl.int32)
     for t in tl.static_range(4):
         b_d = (b_v << 24) >> 24
         b_v = (b_v - b_d) >> 8

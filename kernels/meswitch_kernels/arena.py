@@ -47,7 +47,7 @@ class DeltaArena:
         _check("steps", self.steps, (E, N), torch.float32)
         groups = self.salient_index.shape[1:-1]
         _check("salient_index", self.salient_index, (E, *groups, S), torch.int32)
-        if len(groups) > 1 or N % self.group_rows:
+        if len(groups) > 1 or (groups and N % groups[0]):
             raise UnsupportedShapeError(f"salient groups must divide N = {N}, got {list(groups)}")
         _check("salient_values", self.salient_values, (E, N, S), torch.float16)
 

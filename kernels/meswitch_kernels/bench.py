@@ -2,8 +2,8 @@
 
 A case is timed only after its result was compared with the reference. Times are of CUDA-graph replays over rotating
 buffers that together exceed the L2 cache several times; slicing the activations is part of the time of `delta_matmul`,
-grouping rows (once a step for all layers) is not. `FILE` gets one flat row a case and is resumed if it exists; `FILE` with the suffix
-`.raw.jsonl` gets every repeat and what was measured on; the rows of `FILE` are recomputed from nothing else.
+grouping rows (once a step for all layers) is not. `FILE` gets one flat row a case and is resumed if it exists; `FILE`
+with the suffix `.raw.jsonl` gets every repeat, and what it was measured on.
 """
 
 import argparse
@@ -61,18 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write rows here; resumed if it exists")
     parser.add_argument("--full", action="store_true", help="also 1, 4 and 8 bits")
     parser.add_argument("--only", metavar="KERNEL", help="delta_matmul, delta_matmul_sliced or fused_matmul")
+    parser.add_argument("--commit", help="of the code, where it is not a git checkout")
     parser.add_argument("--seconds", type=float, help="stop before a case once this much time has passed")
     options = parser.parse_args(arguments)
     try:
         cases = [c for c in grid(full=options.full) if options.only in (None, c.kernel)]
-        measure(cases, options.json, seconds=options.seconds)
+        measure(cases, options.json, seconds=options.seconds, commit=options.commit)
     except KernelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def measure(cases: Sequence[BenchCase], path: Path | None, *, seconds: float | None = None) -> list[Row]:
+def measure(
+    cases: Sequence[BenchCase], path: Path | None, *, seconds: float | None = None, commit: str | None = None
+) -> list[Row]:
     """Rows of `cases`, written to `path` after each; cases already there are not measured again.
 
     Raises:
@@ -84,7 +87,7 @@ def measure(cases: Sequence[BenchCase], path: Path | None, *, seconds: float | N
     rows: list[Row] = json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else []
     done = {(r["kernel"], r["layer"], r["B"], r["E"], r["bits"]) for r in rows}
     bandwidth = read_bandwidth()
-    host = _host(bandwidth)
+    host = _host(bandwidth, commit or _commit())
     print(f"{host['gpu']}: read bandwidth {bandwidth / 1e9:.0f} GB/s, triton {host['triton']}, torch {host['torch']}")
     baselines = _Baselines(base={}, bmm={})
     started_s = time.monotonic()
@@ -197,11 +200,15 @@ def _sets(size: int) -> int:
     return 1 if size > 2 * _L2_MULTIPLE * cache else min(_MAX_SETS, 2 + _L2_MULTIPLE * cache // size)
 
 
-def _host(bandwidth: float) -> dict[str, str | float]:
+def _commit() -> str:
+    command = ["git", "rev-parse", "HEAD"]
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
+        return "unknown"
+
+
+def _host(bandwidth: float, commit: str) -> dict[str, str | float]:
     return {
         "gpu": torch.cuda.get_device_name(0),
         "cuda": str(torch.version.cuda),

@@ -67,13 +67,14 @@ class BenchCase:
 def grid(*, full: bool) -> Iterator[BenchCase]:
     """The cases: 2 bits, or with `full` also 1, 4 and 8."""
     for bits in (2, 1, 4, 8) if full else (2,):
-        for layer, B in product(LAYERS, (1, 4, 16, 64)):
+        for layer, B in product(("q", "gate", "down"), (512, 2048)):
+            yield BenchCase(kernel="fused_matmul", layer=layer, B=B, E=1, bits=bits)
+        # what is asked about most comes first, so that a run cut short has it
+        for B, layer in product((16, 1, 4, 64), LAYERS):
             for E in sorted({1, max(1, B // 4), B}):
                 yield BenchCase(kernel="delta_matmul", layer=layer, B=B, E=E, bits=bits)
                 if E == B:
                     yield BenchCase(kernel="delta_matmul_sliced", layer=layer, B=B, E=E, bits=bits)
-        for layer, B in product(("q", "gate", "down"), (512, 2048)):
-            yield BenchCase(kernel="fused_matmul", layer=layer, B=B, E=1, bits=bits)
 
 
 def make_arena(case: BenchCase) -> DeltaArena:

@@ -177,10 +177,16 @@ def level_asm(bits: int, dtype: torch.dtype) -> tuple[str, ...] | None:
     exponent = int(torch.tensor(base, dtype=dtype).view(torch.int16).item()) * twice
     offset = int(torch.tensor(base + 2**bits - 1, dtype=dtype).view(torch.int16).item()) * twice
     mask = (((1 << bits) - 1) << 1) * twice
+    # before sm_90 bfloat16 has no subtraction, but a multiply-add by one
+    subtract = (
+        "sub.f16x2 $0, t, o;"
+        if half
+        else ".reg .b32 u; mov.b32 u, 0x3f803f80; neg.bf16x2 o, o; fma.rn.bf16x2 $0, t, u, o;"
+    )
     return tuple(
         f"{{ .reg .b32 t, o; shf.r.wrap.b32 t, $1, $1, {(bits * i - 1) % 32}; "
         f"lop3.b32 t, t, {mask:#x}, {exponent:#x}, 0xEA; "
-        f"mov.b32 o, {offset:#x}; sub.{'f16x2' if half else 'bf16x2'} $0, t, o; }}"
+        f"mov.b32 o, {offset:#x}; {subtract} }}"
         for i in range(16 // bits)
     )
 

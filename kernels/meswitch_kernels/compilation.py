@@ -1,0 +1,89 @@
+"""Compiling every kernel for a GPU that need not be there: `python -m meswitch_kernels.compilation 80 90 100`.
+
+Catches on a CPU what a kernel's first call would raise on that GPU; says nothing about results.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from meswitch_kernels.activations import _slice_kernel
+from meswitch_kernels.delta_matmul import _delta_matmul_kernel, unpack_asm
+from meswitch_kernels.embedding import _delta_rows_kernel
+from meswitch_kernels.errors import KernelUnavailableError
+from meswitch_kernels.fused_matmul import _fused_matmul_kernel, level_asm
+from meswitch_kernels.grouping import _group_kernel
+from meswitch_kernels.launch import interpreting, triton
+from meswitch_kernels.merge import _merge_kernel
+
+__all__ = ["compile_kernels", "main"]
+
+_TYPES = {
+    "x": "*bf16", "y": "*bf16", "out": "*bf16", "weight": "*bf16", "slices": "*i8", "sums": "*i32",
+    "inverse": "*fp32", "steps": "*fp32", "index": "*i32", "values": "*fp16", "tile_slot": "*i32", "tile_rows": "*i32",
+    "slots": "*i32", "tokens": "*i64", "codes": "*i32",
+}  # fmt: skip
+"""Types by parameter name; every other run-time parameter is an int32."""
+
+
+def compile_kernels(capability: int) -> Iterator[tuple[str, int]]:
+    """Name and size in bytes of each kernel's binary for compute capability `capability` (80, 90, 100, ...).
+
+    Raises:
+        KernelUnavailableError: without Triton, or in its interpreter, which compiles nothing.
+    """
+    if triton is None or interpreting():
+        raise KernelUnavailableError("compiling needs Triton, and TRITON_INTERPRET unset")
+    early = capability >= 90
+    for name, kernel, warps, types, constants in _variants(early):
+        yield name, _compile(kernel, capability, warps, types, constants)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0; prints a line a kernel."""
+    for capability in arguments:
+        for name, size in compile_kernels(int(capability)):
+            print(f"sm_{capability} {name}: {size} bytes")
+    return 0
+
+
+def _variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], Mapping[str, Any]]]:
+    tile: dict[str, Any]
+    yield "slice", _slice_kernel, 4, {}, {"BITS": 2, "BA": 4096, "BC": 1024, "EARLY": early}
+    yield "group", _group_kernel, 8, {}, {"BB": 16, "R": 4}
+    shape = {"S": 8, "SP": 16}
+    delta = {**shape, "CH": 4, "EVEN": True, "EARLY": early}
+    for bits in (1, 2, 4, 8):
+        tile = {"R": 2, "BITS": bits, "BM": 64, "BKB": 128, "SK": 1, "ASM": unpack_asm(bits)}
+        yield f"delta_matmul {bits} bits", _delta_matmul_kernel, 2, {"codes": "*i8"}, {**delta, **tile}
+    tile = {"R": 4, "BITS": 2, "BM": 16, "BKB": 64, "SK": 4, "ASM": None}
+    yield "delta_matmul split", _delta_matmul_kernel, 4, {"codes": "*i8"}, {**delta, **tile, "EVEN": False}
+    types = {"codes": "*i16", "x_tiles": "tensordesc<bf16[64,64]>", "w_tiles": "tensordesc<bf16[128,64]>"}
+    for bits in (2, 8):
+        tile = {"BITS": bits, "BM": 64, "BN": 128, "BK": 64, "GROUP": 8, "EVEN": True, "PRECISION": None}
+        asm = {"ASM": level_asm(bits, torch.bfloat16)}
+        yield f"fused_matmul {bits} bits", _fused_matmul_kernel, 4, types, {**shape, **tile, **asm}
+    yield "delta_rows", _delta_rows_kernel, 4, {}, {"S": 8, "BITS": 4, "BK": 1024}
+    yield "merge", _merge_kernel, 4, {}, {"S": 8, "BITS": 2, "BN": 16, "BK": 256}
+
+
+def _compile(kernel: Any, capability: int, warps: int, types: Mapping[str, str], constants: Mapping[str, Any]) -> int:
+    names = kernel.arg_names
+    known = {**_TYPES, **types}
+    signature = {name: "constexpr" if name in constants else known.get(name, "i32") for name in names}
+    # pointers and strides of real tensors are multiples of 16; vector loads depend on it
+    aligned = [n for n in names if signature[n].startswith("*") or n.startswith("stride_") or n in ("KB", "KH", "W")]
+    source = triton.compiler.ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
+    return len(triton.compile(source, target=target, options={"num_warps": warps}).asm["cubin"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

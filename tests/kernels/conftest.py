@@ -1,0 +1,56 @@
+"""Kernels run on the GPU if there is one, else in Triton's interpreter.
+
+The interpreter is chosen when a kernel is defined, so the variable is set before any test module is imported.
+"""
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture
+def device() -> str:
+    """Where kernels run in this session."""
+    pytest.importorskip("triton")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture
+def make_arena(device):
+    """A function that draws an arena: `make_arena(E, N, K, S, bits, groups=None)`; every seventh row has step 0."""
+    from meswitch_kernels.arena import DeltaArena
+    from meswitch_kernels.packing import pack
+
+    def make(E, N, K, S, bits, groups=None):
+        codes = [pack(torch.randint(0, 1 << bits, (N, K), dtype=torch.uint8), bits) for _ in range(E)]
+        steps = torch.rand(E, N) * 1e-2
+        steps[:, ::7] = 0.0
+        index = torch.stack([torch.randperm(K)[:S].sort().values for _ in range(E * (groups or 1))]).int()
+        return DeltaArena(
+            codes=torch.stack(codes).to(device),
+            steps=steps.to(device),
+            salient_index=(index if groups is None else index.view(E, groups, S)).to(device),
+            salient_values=(torch.randn(E, N, S) * 1e-2).half().to(device),
+            bits=bits,
+            K=K,
+        )
+
+    torch.manual_seed(0)
+    return make
+
+
+@pytest.fixture
+def relative_error():
+    """A function: RMS of the difference over RMS of the expected, so that one bound serves every shape."""
+
+    def error(got, want):
+        assert got.shape == want.shape
+        assert not got.isnan().any()
+        difference = (got.float() - want.float()).square().mean().sqrt()
+        return float(difference / want.float().square().mean().sqrt())
+
+    return error

@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+SMALL = {"BM": 16, "BN": 32, "stages": 2}
+
+
+def _check(make_arena, relative_error, device, M, N, K, S, bits, dtype, config, bound, **options):
+    from meswitch_kernels.fused_matmul import fused_matmul
+    from meswitch_kernels.reference import fused_matmul_ref
+    from meswitch_kernels.tiling import FusedMatmulConfig
+
+    arena = make_arena(2, N, K, S, bits)
+    x, weight = torch.randn(M, K).to(device, dtype), (torch.randn(N, K) * 0.05).to(device, dtype)
+    got = fused_matmul(x, weight, arena, 1, config=FusedMatmulConfig(**config), **options)
+    assert relative_error(got, fused_matmul_ref(x, weight, arena, 1)) < bound
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize(("M", "N", "K", "S"), [(1, 32, 64, 0), (33, 100, 176, 8)])
+def test_odd_shapes_match_the_reference(make_arena, relative_error, device, M, N, K, S, bits):
+    _check(make_arena, relative_error, device, M, N, K, S, bits, torch.float32, SMALL, 1e-6)
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["in registers", "merged"])
+def test_half_precision_is_within_the_rounding_of_a_merged_weight(make_arena, relative_error, device, merge):
+    _check(make_arena, relative_error, device, 7, 64, 192, 8, 2, torch.float16, {**SMALL, "merge": merge}, 6e-4)
+
+
+def test_slot_minus_one_is_the_base(make_arena, device):
+    from meswitch_kernels.fused_matmul import fused_matmul
+
+    x, weight = torch.randn(3, 64, device=device), torch.randn(32, 64, device=device)
+    got = fused_matmul(x, weight, make_arena(1, 32, 64, 0, 2), -1)
+    assert torch.equal(got, torch.nn.functional.linear(x, weight))
+
+
+def test_arguments_that_do_not_fit_together_are_refused(make_arena, device):
+    from meswitch_kernels.errors import UnsupportedShapeError
+    from meswitch_kernels.fused_matmul import fused_matmul
+
+    arena = make_arena(1, 32, 63, 0, 2)
+    x, weight = torch.zeros(3, 63, device=device), torch.zeros(32, 63, device=device)
+    with pytest.raises(UnsupportedShapeError, match=r"weight must be \[32, 63\]"):
+        fused_matmul(x, weight[:16], arena, 0)
+    with pytest.raises(UnsupportedShapeError, match="slot must be from -1 to 0"):
+        fused_matmul(x, weight, arena, 1)
+    with pytest.raises(UnsupportedShapeError, match="multiples of 16 bytes"):
+        fused_matmul(x, weight, arena, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize(("M", "N", "K", "S"), [(33, 100, 176, 8), (300, 256, 512, 8), (7, 130, 1088, 0)])
+@pytest.mark.parametrize("inline_asm", [True, False], ids=["ptx", "triton"])
+def test_the_gpu_matches_the_reference(make_arena, relative_error, device, M, N, K, S, bits, dtype, inline_asm):
+    bound = {torch.float16: 1e-3, torch.bfloat16: 6e-3, torch.float32: 1e-5}[dtype]
+    tiles = ({"BM": 64, "BN": 64, "stages": 2}, {"BM": 128, "BN": 128}, {"BM": 128, "BN": 128, "warps": 8})
+    for config in tiles[:1] if dtype == torch.float32 else tiles:
+        _check(make_arena, relative_error, device, M, N, K, S, bits, dtype, config, bound, inline_asm=inline_asm)
