@@ -1,6 +1,6 @@
 """From what a user asks to a plan: everything resolved and checked before the first file is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,11 +20,13 @@ from harness.run import ArmPlan, RunPlan
 from harness.schedule import RouterMode, build_schedule
 from harness.sizes import parse_bytes
 from harness.telemetry import GpuMonitor
+from meswitch.core import BASE
+from meswitch.families import load_family
 from meswitch.home import home_dir
 from workloads.trace import Trace
 from workloads.trace_io import find_trace, read_trace
 
-__all__ = ["DEFAULT_CODEC", "RunOptions", "plan_run"]
+__all__ = ["DEFAULT_CODEC", "RunOptions", "choose_experts", "plan_run"]
 
 DEFAULT_CODEC = "salient:bits=2,channels=8,step=unbiased"
 
@@ -35,6 +37,7 @@ class RunOptions:
 
     Attributes:
         trace: a path, or the bare name of a bundled trace.
+        experts: `trace` for those that the trace asks for, `all` for the whole family, or names with commas.
         memory_budget: a size, or `None` for `default_budget`.
         threads: of torch in each engine.
     """
@@ -42,6 +45,7 @@ class RunOptions:
     trace: str
     arms: str = "meswitch,full-swap-disk"
     family: str = "pocket"
+    experts: str = "trace"
     codec: str = DEFAULT_CODEC
     router: str = "llm"
     memory_budget: str | None = None
@@ -65,7 +69,8 @@ def plan_run(options: RunOptions, *, gpu: GpuMonitor, report: Callable[[str], No
         raise UsageError("--drain must be positive, --warm-up at least 0 and --threads at least 1")
     path = find_trace(options.trace)
     trace = read_trace(path)
-    request = PrepareRequest(family=options.family, codec=options.codec, home=home_dir())
+    experts = choose_experts(options.experts, wanted=trace.experts, family=load_family(options.family).experts)
+    request = PrepareRequest(family=options.family, codec=options.codec, home=home_dir(), experts=experts)
     prepared = prepare(request, report=report)
     schedule = build_schedule(
         trace, router=router, experts=prepared.checkpoints, rate_scale=options.rate_scale, seed=options.seed
@@ -89,6 +94,26 @@ def plan_run(options: RunOptions, *, gpu: GpuMonitor, report: Callable[[str], No
         warm_up=options.warm_up,
         limits=LoadLimits(drain_s=options.drain_s),
     )
+
+
+def choose_experts(text: str, *, wanted: Collection[str], family: Collection[str]) -> tuple[str, ...]:
+    """The experts to serve, in the family's order.
+
+    Args:
+        text: `trace`, `all`, or names with commas.
+        wanted: the experts that the trace asks for; if it names none, `trace` means all.
+        family: the experts that there are.
+
+    Raises:
+        UsageError: a name is not the family's.
+    """
+    if text == "all" or (text == "trace" and not wanted):
+        return tuple(family)
+    names = set(wanted) - {BASE} if text == "trace" else {name.strip() for name in text.split(",")}
+    if unknown := sorted(names - set(family)):
+        where = "the trace asks for" if text == "trace" else "--experts names"
+        raise UsageError(f"{where} {', '.join(unknown)}, which the family does not have; it has {', '.join(family)}")
+    return tuple(name for name in family if name in names)
 
 
 def _plan_arm(arm: Arm, prepared: Prepared, router: RouterMode, budget: int, threads: int) -> ArmPlan:

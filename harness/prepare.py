@@ -33,11 +33,13 @@ class PrepareRequest:
         family: a family's name or path.
         codec: of the linear weights, as a spec.
         home: MESWITCH_HOME.
+        experts: names of the family's experts to serve; `None` for all.
     """
 
     family: str
     codec: str
     home: Path
+    experts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,11 +156,16 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
     spec = format_spec(codec.name, codec.options)
     report(f"unpacking the {family.name} family")
     checkpoints = materialise(family, request.home)
-    identities = {name: base_identity(path) for name, path in checkpoints.experts.items()}
+    chosen = {
+        name: path
+        for name, path in checkpoints.experts.items()
+        if request.experts is None or name in request.experts
+    }
+    identities = {name: base_identity(path) for name, path in chosen.items()}
     base_id = base_identity(checkpoints.base)
     deltas: dict[str, Path] = {}
-    for number, (name, path) in enumerate(checkpoints.experts.items(), 1):
-        report(f"compressing expert {number} of {len(checkpoints.experts)}: {name}")
+    for number, (name, path) in enumerate(chosen.items(), 1):
+        report(f"compressing expert {number} of {len(chosen)}: {name}")
         key = _key(base_id, identities[name], spec)
         deltas[name] = _compress(request.home / "cache" / "harness" / key / name, name, checkpoints.base, path, spec)
     opened = {name: open_delta(path) for name, path in deltas.items()}
@@ -166,11 +173,11 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
     return Prepared(
         family=family.name,
         base=checkpoints.base,
-        checkpoints=dict(checkpoints.experts),
+        checkpoints=chosen,
         deltas=deltas,
         router=router,
-        domains={name: family.experts[name].description for name in checkpoints.experts},
-        tasks={name: family.experts[name].task for name in checkpoints.experts},
+        domains={name: family.experts[name].description for name in chosen},
+        tasks={name: family.experts[name].task for name in chosen},
         model_bytes=_model_bytes(checkpoints.base),
         router_bytes=_model_bytes(router),
         sizes={name: _size(delta.manifest) for name, delta in opened.items()},

@@ -32,6 +32,9 @@ def run(
     trace: Annotated[str, typer.Option(help="A trace file, or the bare name of a bundled one.")],
     arms: Annotated[str, typer.Option(help="Systems to compare, in order of running.")] = DEFAULTS.arms,
     family: Annotated[str, typer.Option(help="A model family, by name or path.")] = DEFAULTS.family,
+    experts: Annotated[
+        str, typer.Option(help="trace: those that the trace asks for; all; or names with commas.")
+    ] = DEFAULTS.experts,
     codec: Annotated[str, typer.Option(help="Codec of the linear weights.")] = DEFAULTS.codec,
     router: Annotated[
         str, typer.Option(help="llm lets the router choose; tag takes the trace's expert.")
@@ -60,6 +63,7 @@ def run(
         trace=trace,
         arms=arms,
         family=family,
+        experts=experts,
         codec=codec,
         router=router,
         memory_budget=memory_budget,
