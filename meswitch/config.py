@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["EngineConfig", "RouterConfig", "SchedulerConfig", "WeightKind"]
+from meswitch.policies import new_policy
+
+__all__ = ["EngineConfig", "RouterConfig", "SchedulerConfig", "StoreConfig", "WeightKind"]
 
 WeightKind = Literal["delta", "full"]
 
@@ -58,6 +60,25 @@ class SchedulerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """Which experts stay in memory.
+
+    Attributes:
+        policy: who makes room: one of `meswitch.policies.POLICIES`.
+        pinned: experts that are loaded at the start and never evicted.
+
+    Raises:
+        UnknownPolicyError: there is no such policy.
+    """
+
+    policy: str = "lru"
+    pinned: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        new_policy(self.policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """Everything an engine needs to start; picklable, so that it can start in a process of its own.
 
@@ -67,6 +88,7 @@ class EngineConfig:
         weights: `delta` keeps the base and each expert's compressed delta; `full` swaps whole models.
         memory_budget_bytes: what all weights, the router's included, may take.
         router: `None` when every request names its expert.
+        store: which experts stay in memory.
         threads: of torch, in the engine's process.
     """
 
@@ -76,6 +98,7 @@ class EngineConfig:
     memory_budget_bytes: int
     router: RouterConfig | None = None
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
     threads: int = 1
 
     def __post_init__(self) -> None:

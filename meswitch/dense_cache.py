@@ -6,7 +6,7 @@ just before its next use, layer after layer. An expert that found no room is com
 
 from meswitch.errors import EngineError
 from meswitch.operand import Operand
-from meswitch.residency import LruResidency
+from meswitch.residency import BoundedResidency
 
 __all__ = ["DenseCache"]
 
@@ -15,7 +15,7 @@ class DenseCache:
     """Formed matrices by expert and parameter name, at most `capacity_bytes` of them."""
 
     def __init__(self, capacity_bytes: int) -> None:
-        self._residency = LruResidency(capacity_bytes)
+        self._residency = BoundedResidency(capacity_bytes)
         self._matrices: dict[str, dict[str, Operand]] = {}
 
     @property

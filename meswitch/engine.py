@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from meswitch.architecture import Architecture, describe, read_config
 from meswitch.batch import Batch
 from meswitch.checkpoint import Checkpoint
 from meswitch.compatibility import check_compatible
-from meswitch.config import EngineConfig, RouterConfig
+from meswitch.config import EngineConfig, RouterConfig, StoreConfig
 from meswitch.core import BASE, Engine
 from meswitch.delta import ExpertDelta
 from meswitch.errors import BaseMismatchError, CapacityError, ExpertNameError
@@ -38,6 +39,8 @@ def build_engine(config: EngineConfig) -> Engine:
         CapacityError: the memory budget holds less than what one request needs.
     """
     _check_names(config)
+    # in the experts' own spelling, whatever the letters' case
+    config = replace(config, store=_resolve_pinned(config))
     base_config = read_config(config.base)
     architecture = describe(base_config)
     router = _build_router(config.router, config)
@@ -72,6 +75,11 @@ def _check_names(config: EngineConfig) -> None:
         other = seen.setdefault(check_name(name).casefold(), name)
         if other != name:
             raise ExpertNameError(f"experts' names must differ in more than case, got {other!r} and {name!r}")
+
+
+def _resolve_pinned(config: EngineConfig) -> StoreConfig:
+    tags = TagRouter({*config.experts, BASE})
+    return replace(config.store, pinned=tuple(dict.fromkeys(tags.resolve(name) for name in config.store.pinned)))
 
 
 def _build_router(config: RouterConfig | None, engine: EngineConfig) -> Router | None:
@@ -113,7 +121,9 @@ def _delta_pool(
             f"{router_bytes + base_bytes + needed} bytes, got {config.memory_budget_bytes}; raise the budget"
         )
     base = read_whole_model(config.base, architecture=architecture, tied=tied)
-    return DeltaPool(base, sources, architecture=architecture, capacity_bytes=left, executor=executor)
+    return DeltaPool(
+        base, sources, architecture=architecture, capacity_bytes=left, executor=executor, config=config.store
+    )
 
 
 def _delta_source(path: Path, identity: str) -> Source[ExpertDelta]:
@@ -147,7 +157,7 @@ def _whole_pool(
             f"memory_budget_bytes must hold router {router_bytes} + whole model {largest} {needed} = "
             f"{router_bytes + needed} bytes, got {config.memory_budget_bytes}; raise the budget"
         )
-    return WholePool(sources, capacity_bytes=left, executor=executor)
+    return WholePool(sources, capacity_bytes=left, executor=executor, config=config.store)
 
 
 def _whole_source(path: Path, architecture: Architecture, base_config: Any) -> Source[WholeModel]:

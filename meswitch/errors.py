@@ -18,6 +18,7 @@
   x CapacityError            it cannot fit, now or ever
   x StorageError             the disk refused: full, read-only, vanished
   x EngineError              the engine stopped or cannot start
+  x UnknownPolicyError       no eviction policy has that name
 
 A caller's programming mistake is a `ValueError`; a user's or the world's mistake is one of the above, and a
 command line prints its message as one line and exits with 1.
@@ -41,6 +42,7 @@ __all__ = [
     "StorageError",
     "UnknownCodecError",
     "UnknownExpertError",
+    "UnknownPolicyError",
     "UnsupportedModelError",
     "WrongParentError",
 ]
@@ -116,3 +118,7 @@ class StorageError(MeswitchError):
 
 class EngineError(MeswitchError):
     """The engine stopped, or cannot start."""
+
+
+class UnknownPolicyError(MeswitchError):
+    """No eviction policy has that name."""

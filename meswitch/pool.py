@@ -1,7 +1,7 @@
 """The weights an engine can compute with, within one memory budget.
 
-DeltaPool: the base, always; codes of experts, least recently used; what is left is dense cache
-WholePool: whole models, the base among them, least recently used
+DeltaPool: the base, always; codes of experts, as the policy says; what is left is dense cache
+WholePool: whole models, the base among them, as the policy says
 """
 
 from collections import Counter
@@ -10,9 +10,11 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from meswitch.architecture import Architecture
+from meswitch.config import StoreConfig
 from meswitch.core import BASE
 from meswitch.delta import ExpertDelta
 from meswitch.dense_cache import DenseCache
+from meswitch.policies import new_policy
 from meswitch.store import ExpertStore, Loaded, LoadFailed, Source
 from meswitch.weights import DeltaWeights, ExpertWeights, WholeModel, formed_bytes
 
@@ -66,6 +68,7 @@ class DeltaPool:
         architecture: of all of them.
         capacity_bytes: for codes and dense matrices together; codes come first.
         executor: reads experts.
+        config: who makes room, and who never does; the base, which always stays, may be pinned too.
     """
 
     def __init__(
@@ -76,12 +79,20 @@ class DeltaPool:
         architecture: Architecture,
         capacity_bytes: int,
         executor: Executor,
+        config: StoreConfig | None = None,
     ) -> None:
+        config = config or StoreConfig()
         # matrices are kept only where the codes of all experts fit: those never have to go then
         codes_bytes = min(capacity_bytes, sum(source.nbytes for source in sources.values()))
         self._base = base
         self._architecture = architecture
-        self._store = ExpertStore(sources, capacity_bytes=codes_bytes, executor=executor)
+        self._store = ExpertStore(
+            sources,
+            capacity_bytes=codes_bytes,
+            executor=executor,
+            policy=new_policy(config.policy),
+            pinned=[name for name in config.pinned if name != BASE],
+        )
         self._dense = DenseCache(capacity_bytes - codes_bytes)
         self._leases: Counter[str] = Counter()
         self._in_dense: set[str] = set()
@@ -155,10 +166,25 @@ class WholePool:
         sources: of all models, the base among them.
         capacity_bytes: for whole models.
         executor: reads them.
+        config: who makes room, and who never does.
     """
 
-    def __init__(self, sources: Mapping[str, Source[WholeModel]], *, capacity_bytes: int, executor: Executor) -> None:
-        self._store = ExpertStore(sources, capacity_bytes=capacity_bytes, executor=executor)
+    def __init__(
+        self,
+        sources: Mapping[str, Source[WholeModel]],
+        *,
+        capacity_bytes: int,
+        executor: Executor,
+        config: StoreConfig | None = None,
+    ) -> None:
+        config = config or StoreConfig()
+        self._store = ExpertStore(
+            sources,
+            capacity_bytes=capacity_bytes,
+            executor=executor,
+            policy=new_policy(config.policy),
+            pinned=config.pinned,
+        )
 
     @property
     def resident(self) -> Collection[str]:

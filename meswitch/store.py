@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from meswitch.core import Residency, SwitchSpan
-from meswitch.errors import CapacityError, EngineError, MeswitchError, StorageError
-from meswitch.residency import LruResidency
+from meswitch.errors import CapacityError, EngineError, MeswitchError, StorageError, UnknownExpertError
+from meswitch.policies import EvictionPolicy
+from meswitch.residency import BoundedResidency
 
 __all__ = ["ExpertStore", "LoadFailed", "Loaded", "Payload", "Source"]
 
@@ -67,7 +68,19 @@ class _Loading(Generic[P]):
 
 
 class ExpertStore(Generic[P]):
-    """Experts by name, at most `capacity_bytes` of them. One thread owns it; only `Source.read` runs elsewhere."""
+    """Experts by name, at most `capacity_bytes` of them. One thread owns it; only `Source.read` runs elsewhere.
+
+    Args:
+        sources: of all experts.
+        capacity_bytes: of what is held and being read.
+        executor: reads.
+        policy: chooses who makes room; least recently used if absent.
+        pinned: experts that are read at once and never evicted.
+        clock_ns: monotonic.
+
+    Raises:
+        CapacityError: an expert cannot fit, alone or beside those that are pinned.
+    """
 
     def __init__(
         self,
@@ -75,6 +88,8 @@ class ExpertStore(Generic[P]):
         *,
         capacity_bytes: int,
         executor: Executor,
+        policy: EvictionPolicy | None = None,
+        pinned: Collection[str] = (),
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         for name, source in sources.items():
@@ -83,8 +98,9 @@ class ExpertStore(Generic[P]):
                     f"every expert must fit into memory by itself: {name} takes {source.nbytes} bytes, "
                     f"{capacity_bytes} are left for experts; raise the memory budget"
                 )
+        _check_pinned(sources, pinned, capacity_bytes)
         self._sources = dict(sources)
-        self._residency = LruResidency(capacity_bytes)
+        self._residency = BoundedResidency(capacity_bytes, policy, pinned=pinned)
         self._executor = executor
         self._clock_ns = clock_ns
         self._held: dict[str, P] = {}
@@ -92,6 +108,8 @@ class ExpertStore(Generic[P]):
         self._switches = 0
         self._evictions = 0
         self._moved_bytes = 0
+        for name in pinned:
+            self.request(name)
 
     @property
     def names(self) -> Collection[str]:
@@ -130,7 +148,8 @@ class ExpertStore(Generic[P]):
         source = self._sources[name]
         decided_ns = self._clock_ns()
         # what is being read is wanted by somebody: it must not make room before it was ever used
-        evicted = self._residency.reserve(name, source.nbytes, keep={*keep, *self._loading})
+        kept = {*keep, *self._loading}
+        evicted = self._residency.reserve(name, source.nbytes, cost_bytes=source.read_bytes, keep=kept)
         if evicted is None:
             return False
         for victim in evicted:
@@ -204,3 +223,19 @@ class ExpertStore(Generic[P]):
             evicted=loading.evicted,
         )
         return Loaded(span)
+
+
+def _check_pinned(sources: Mapping[str, Source[P]], pinned: Collection[str], capacity_bytes: int) -> None:
+    """Nothing, if every expert fits beside those that are pinned: else its requests would wait for ever."""
+    if unknown := sorted(set(pinned) - set(sources)):
+        raise UnknownExpertError(f"a pinned expert must be one of {', '.join(sorted(sources))}, got {unknown[0]!r}")
+    pinned_bytes = sum(sources[name].nbytes for name in set(pinned))
+    others = {name: source.nbytes for name, source in sources.items() if name not in pinned}
+    largest = max(others, key=others.__getitem__, default=None)
+    needed = pinned_bytes + (others[largest] if largest is not None else 0)
+    if pinned and needed > capacity_bytes:
+        beside = f" and {largest}, the largest of the others, {others[largest]}" if largest is not None else ""
+        raise CapacityError(
+            f"pinned experts must leave room for any other: {', '.join(sorted(set(pinned)))} take {pinned_bytes} "
+            f"bytes{beside}, {capacity_bytes} are left for experts; pin fewer or raise the memory budget"
+        )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from meswitch.compress import CompressConfig, compress_expert
-from meswitch.config import EngineConfig, RouterConfig
+from meswitch.config import EngineConfig, RouterConfig, StoreConfig
 from meswitch.core import BASE, Failed
 from meswitch.engine import build_engine
 from meswitch.errors import (
@@ -18,6 +18,7 @@ from meswitch.errors import (
     DeltaFormatError,
     ExpertNameError,
     UnknownExpertError,
+    UnknownPolicyError,
     UnsupportedModelError,
 )
 from meswitch.merge import merge
@@ -173,3 +174,33 @@ def test_names_that_cannot_be_asked_for_are_refused(config: EngineConfig, names:
 def test_a_router_may_only_choose_experts_that_are_served(config: EngineConfig, router: RouterConfig) -> None:
     with pytest.raises(UnknownExpertError, match="'e9'"):
         build_engine(replace(config, router=router))
+
+
+@pytest.mark.parametrize("weights", ["delta", "full"])
+def test_a_pinned_expert_stays_while_others_are_switched(config: EngineConfig, weights: str) -> None:
+    changes = {"store": StoreConfig(policy="lfu", pinned=("E1", BASE))}
+    # the base and one more whole model beside a pinned one, or all deltas
+    engine = build_engine(replace(config, **changes) if weights == "delta" else whole(config, "merged", **changes))
+    requests = [ask(f"{i}", name, [5, 6]) for i, name in enumerate(("e2", "e1", BASE, "e2"))]
+    given = answers(run(engine, requests))
+    engine.check_integrity()
+    engine.close()
+    plain = build_engine(config)
+    assert given == answers(run(plain, requests))
+    plain.close()
+
+
+def test_pins_that_leave_no_room_are_refused_before_start(config: EngineConfig) -> None:
+    pinned = StoreConfig(pinned=("e1",))
+    with pytest.raises(CapacityError, match=r"e1 take \d+ bytes and e2, the largest of the others, \d+, \d+ are left"):
+        build_engine(whole(config, memory_budget_bytes=150_000, store=pinned))
+
+
+def test_an_unknown_pinned_expert_is_refused_before_start(config: EngineConfig) -> None:
+    with pytest.raises(UnknownExpertError, match="'e3'"):
+        build_engine(replace(config, store=StoreConfig(pinned=("e3",))))
+
+
+def test_an_unknown_policy_is_refused_before_start() -> None:
+    with pytest.raises(UnknownPolicyError, match="one of lru, lfu, cost-aware, got 'mru'"):
+        StoreConfig(policy="mru")

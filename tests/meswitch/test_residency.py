@@ -2,11 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meswitch.residency import LruResidency
+from meswitch.policies import POLICIES, LfuPolicy, new_policy
+from meswitch.residency import BoundedResidency
 
 
-def residency(*names: str, capacity_bytes: int = 30) -> LruResidency:
-    held = LruResidency(capacity_bytes)
+def residency(*names: str, capacity_bytes: int = 30) -> BoundedResidency:
+    held = BoundedResidency(capacity_bytes)
     for name in names:
         held.reserve(name, 10)
     return held
@@ -59,20 +60,41 @@ def test_mistakes_are_refused() -> None:
     with pytest.raises(ValueError, match="only a leased name"):
         held.release("b")
     with pytest.raises(ValueError, match="at least 0"):
-        LruResidency(-1)
+        BoundedResidency(-1)
 
 
+def test_a_pinned_name_stays_although_nobody_leases_it() -> None:
+    held = BoundedResidency(30, pinned={"a", "z"})
+    for name in "abc":
+        held.reserve(name, 10)
+    assert held.reserve("d", 10) == ("b",)
+    assert held.victims(20) == ("c", "d")
+    assert held.victims(30) is None
+
+
+def test_the_policy_chooses_and_recency_decides_between_equals() -> None:
+    held = BoundedResidency(30, LfuPolicy())
+    for name in "abc":
+        held.reserve(name, 10)
+    for name in "abca":
+        held.touch(name)
+    assert held.victims(20) == ("b", "c")
+    held.touch("b")
+    assert held.victims(20) == ("c", "a")
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 40), st.booleans()), max_size=40))
-def test_capacity_and_leases_hold_whatever_is_asked_for(
-    asked: list[tuple[str, int, bool]],
-) -> None:
-    held = LruResidency(60)
-    leased: set[str] = set()
+def test_capacity_leases_and_pins_hold_whatever_is_asked_for(policy: str, asked: list[tuple[str, int, bool]]) -> None:
+    held = BoundedResidency(60, new_policy(policy), pinned={"f"})
+    protected: set[str] = set()
     for name, nbytes, lease in asked:
         if name not in held:
             held.reserve(name, nbytes)
         if lease and name in held:
             held.lease(name)
-            leased.add(name)
+            protected.add(name)
+        if "f" in held:
+            protected.add("f")
         assert held.used_bytes <= 60
-        assert all(other in held for other in leased)
+        assert all(other in held for other in protected)

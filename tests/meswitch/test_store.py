@@ -3,7 +3,8 @@ from dataclasses import dataclass
 import pytest
 
 from meswitch.core import Residency
-from meswitch.errors import CapacityError, DeltaFormatError, EngineError, StorageError
+from meswitch.errors import CapacityError, DeltaFormatError, EngineError, StorageError, UnknownExpertError
+from meswitch.policies import new_policy
 from meswitch.store import ExpertStore, Loaded, LoadFailed, Source
 from tests.meswitch.serving_models import HeldExecutor, InlineExecutor
 
@@ -133,3 +134,60 @@ def test_integrity_notices_weights_that_changed_size() -> None:
     weights.nbytes = 99
     with pytest.raises(EngineError, match="a holds 99 bytes, 10 were booked"):
         held.check_integrity()
+
+
+def test_pinned_experts_are_read_at_the_start_and_stay() -> None:
+    held = ExpertStore(
+        {name: source(name) for name in "abc"},
+        capacity_bytes=20,
+        executor=InlineExecutor(),
+        pinned=["b"],
+        clock_ns=Clock(),
+    )
+    assert [ended.span.expert for ended in held.poll() if isinstance(ended, Loaded)] == ["b"]
+    load(held, "a")
+    load(held, "c")
+    assert sorted(held.resident) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("pinned", "message"),
+    [
+        ("ab", "a, b take 20 bytes and c, the largest of the others, 10, 20 are left"),
+        ("abc", "a, b, c take 30 bytes, 20 are left"),
+    ],
+)
+def test_pins_that_leave_no_room_are_refused_with_the_numbers(pinned: str, message: str) -> None:
+    sources = {name: source(name) for name in "abc"}
+    with pytest.raises(CapacityError, match=message):
+        ExpertStore(sources, capacity_bytes=20, executor=InlineExecutor(), pinned=list(pinned))
+
+
+def test_all_experts_may_be_pinned_where_all_fit() -> None:
+    sources = {name: source(name) for name in "ab"}
+    held = ExpertStore(sources, capacity_bytes=20, executor=InlineExecutor(), pinned=["a", "b"])
+    assert len(held.poll()) == 2
+    held.check_integrity()
+
+
+def test_an_unknown_pinned_expert_is_refused() -> None:
+    with pytest.raises(UnknownExpertError, match="one of a, got 'x'"):
+        ExpertStore({"a": source("a")}, capacity_bytes=20, executor=InlineExecutor(), pinned=["x"])
+
+
+def test_the_store_evicts_by_its_policy() -> None:
+    held = ExpertStore(
+        {name: source(name) for name in "abc"},
+        capacity_bytes=20,
+        executor=InlineExecutor(),
+        policy=new_policy("lfu"),
+        clock_ns=Clock(),
+    )
+    for name in "aab":
+        if name not in held.resident:
+            load(held, name)
+        held.lease(name)
+        held.release(name)
+    # least recently used, a would have to go
+    load(held, "c")
+    assert sorted(held.resident) == ["a", "c"]
