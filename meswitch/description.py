@@ -54,7 +54,8 @@ def describe_expert(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         meswitch_version=version("meswitch"),
-        layout=LAYOUT,
+        # a codec that packs codes in another way names it
+        layout=", ".join(sorted({getattr(codec, "packing", LAYOUT) for codec in codecs.values()})),
         base=_base_record(pair),
         expert=_expert_record(pair, plan),
         codecs=_codec_records(plan, codecs),

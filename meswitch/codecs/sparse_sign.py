@@ -17,7 +17,7 @@ from meswitch.codecs.options import check_choice, options_of
 from meswitch.codecs.quantise import FIT_RULES, FitRule, fitted_steps, row_chunks
 from meswitch.codecs.selection import SELECT_RULES, SelectRule, check_channels, select_channels
 from meswitch.errors import CodecOptionError
-from meswitch_kernels.sparse_packing import GROUPS, pack_groups, plane_shapes, unpack_groups
+from meswitch_kernels.sparse_packing import GROUPS, SPARSE_LAYOUT, pack_groups, plane_shapes, unpack_groups
 
 __all__ = ["SparseSign"]
 
@@ -37,6 +37,7 @@ class SparseSign:
 
     name: ClassVar[str] = "sparse-sign"
     gain_tensors: ClassVar[tuple[str, ...]] = ("step", "values")
+    packing: ClassVar[str] = SPARSE_LAYOUT
 
     group: int = 4
     keep: int = 1

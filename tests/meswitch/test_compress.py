@@ -65,7 +65,9 @@ def test_dense_delta_merges_back_to_the_expert_for_every_architecture(kind: str,
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
-@pytest.mark.parametrize("linear", ["rtn:bits=4", "salient:bits=2,channels=8,step=unbiased", "bitdelta"])
+@pytest.mark.parametrize(
+    "linear", ["rtn:bits=4", "salient:bits=2,channels=8,step=unbiased", "bitdelta", "sparse-sign:group=8"]
+)
 def test_merged_weights_are_base_plus_decompressed_delta(kind: str, linear: str, tmp_path: Path) -> None:
     base = save_model(tmp_path / "base", tiny_config(kind), dtype=torch.bfloat16)
     expert = fine_tune(base, tmp_path / "expert", size=0.02)
@@ -197,6 +199,11 @@ def test_manifest_says_where_everything_came_from(base: Path, expert: Path, tmp_
     assert "no calibration texts" in manifest.selection
     assert manifest.layout == "interleaved-64/1"
     assert manifest.codecs["linear"].options["channels"] == 8
+
+
+def test_codecs_that_pack_in_another_way_are_named_in_the_layout(base: Path, expert: Path, tmp_path: Path) -> None:
+    manifest = compressed(base, expert, tmp_path / "delta", linear="sparse-sign:group=8")
+    assert manifest.layout == "interleaved-64/1, sparse-sign-64/1"
 
 
 def test_never_more_than_a_few_tensors_are_held(
