@@ -78,14 +78,17 @@ class Dare:
             DeltaFormatError: if the tensors are not the declared ones, or a row of the mask keeps another number.
         """
         check_tensors(self, compressed)
-        K, values = compressed.shape[1], compressed.tensors["values"]
-        mask = unpack(compressed.tensors["mask"], 1, K)
-        number = mask.cumsum(dim=1)
-        if not mask.is_meta and not bool((number[:, -1] == values.shape[1]).all()):
-            raise DeltaFormatError(f"codec dare: the mask must keep {values.shape[1]} elements of every row")
-        # before a row's first kept element the number is 0
-        kept = values.to(torch.float32).gather(1, (number - 1).clamp_(min=0))
-        return kept.mul_(mask)
+        (N, K), values = compressed.shape, compressed.tensors["values"]
+        delta = torch.empty(N, K, device=values.device)
+        for rows in row_chunks(N, K):
+            mask = unpack(compressed.tensors["mask"][rows], 1, K)
+            number = mask.cumsum(dim=1)
+            if not mask.is_meta and not bool((number[:, -1] == values.shape[1]).all()):
+                raise DeltaFormatError(f"codec dare: the mask must keep {values.shape[1]} elements of every row")
+            # before a row's first kept element the number is 0
+            kept = values[rows].to(torch.float32).gather(1, (number - 1).clamp_(min=0))
+            delta[rows] = kept.mul_(mask)
+        return delta
 
     def _kept(self, K: int) -> int:
         return max(1, round((1 - self.drop) * K))

@@ -101,15 +101,22 @@ class Ternary:
         """
         check_tensors(self, compressed)
         (N, K), tensors = compressed.shape, compressed.tensors
-        mask = unpack(tensors["mask"], 1, K)
-        # the number of each kept element in row-major order
-        number = mask.view(-1).cumsum(0) - 1
         slots = self._slots(N, K)
-        if not mask.is_meta and int(number[-1]) >= slots:
-            raise DeltaFormatError(f"codec ternary: the mask must keep at most {slots}, got {int(number[-1]) + 1}")
-        negative = unpack(tensors["signs"], 1, slots)[0].gather(0, number.clamp_(min=0)).view(N, K)
-        delta = mask.to(torch.float32).mul_(1.0 - 2.0 * negative)
-        return delta.mul_(tensors["step"].unsqueeze(1))
+        signs = 1.0 - 2.0 * unpack(tensors["signs"], 1, slots)[0]
+        step = tensors["step"].expand(N)
+        delta = torch.empty(N, K, device=step.device)
+        before = 0
+        for rows in row_chunks(N, K):
+            mask = unpack(tensors["mask"][rows], 1, K)
+            # the number of each kept element in row-major order
+            number = mask.view(-1).cumsum(0).add_(before - 1)
+            if not mask.is_meta:
+                before = int(number[-1]) + 1
+                if before > slots:
+                    raise DeltaFormatError(f"codec ternary: the mask must keep at most {slots}, got {before} and more")
+            kept = signs.gather(0, number.clamp_(min=0)).view_as(mask)
+            delta[rows] = kept.mul_(mask).mul_(step[rows].unsqueeze(1))
+        return delta
 
     def _kept(self, elements: int) -> int:
         return max(1, round(self.density * elements))
