@@ -3,11 +3,12 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+TRIALS ?= 1000
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check format lint types test test-slow test-gpu bench quality clean
+.PHONY: help demo check format lint types test test-slow test-gpu faults bench quality clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +50,10 @@ test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
 
 test-gpu: $(VENV)/.installed-dev  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
+
+faults: $(VENV)/.installed-dev  ## kill -9 TRIALS imports and look at what is left
+	$(BIN)/pytest -m slow tests/meswitch/test_import_faults.py --trials $(TRIALS) \
+		--trials-out reports/results/faults/import-kill9.json
 
 bench: $(VENV)/.installed-dev  ## micro-benchmarks of codecs and scheduler
 	$(BIN)/pytest -m benchmark tests/benchmarks
