@@ -1,0 +1,93 @@
+"""The inline PTX, executed by a small model of the few instructions it uses: it cannot run without a GPU."""
+
+import re
+
+import pytest
+import torch
+
+_MASK = 0xFFFFFFFF
+
+
+def _floats(register, dtype):
+    halves = torch.tensor([register & 0xFFFF, register >> 16], dtype=torch.int32).to(torch.uint16)
+    return halves.view(dtype)
+
+
+def _register(floats):
+    low, high = floats.view(torch.uint16).tolist()
+    return low | high << 16
+
+
+def _run(ptx, **inputs):
+    """The value of `$0` after the instructions, with 32-bit registers named as in the text."""
+    registers = {f"${i}": value for i, value in enumerate(inputs.values(), start=1)}
+
+    def value(operand):
+        return registers[operand] if operand in registers else int(operand, 0)
+
+    for line in re.sub(r"[{}]", "", ptx).split(";"):
+        operation, _, rest = line.strip().partition(" ")
+        if operation in ("", ".reg"):
+            continue
+        target, *operands = [o.strip() for o in rest.split(",")]
+        a, *more = [value(o) for o in operands]
+        dtype = torch.bfloat16 if "bf16" in operation else torch.float16
+        match operation:
+            case "mov.b32":
+                result = a
+            case "and.b32":
+                result = a & more[0]
+            case "xor.b32":
+                result = a ^ more[0]
+            case "shr.u32":
+                result = a >> more[0]
+            case "shf.r.wrap.b32":
+                result = ((more[0] << 32 | a) >> (more[1] % 32)) & _MASK
+            case "lop3.b32":
+                assert more[2] == 0xEA  # (a & b) | c
+                result = a & more[0] | more[1]
+            case "sub.f16x2":
+                result = _register(_floats(a, dtype) - _floats(more[0], dtype))
+            case "neg.bf16x2":
+                result = _register(-_floats(a, dtype))
+            case "fma.rn.bf16x2":
+                x, y, z = (_floats(r, dtype).float() for r in (a, *more))
+                result = _register((x * y + z).to(dtype))
+            case _:
+                raise AssertionError(f"no model of {operation}")
+        registers[target] = result
+    return registers["$0"]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_four_codes_of_a_position_become_four_bytes(bits):
+    pytest.importorskip("triton")
+    from meswitch_kernels.delta_matmul import unpack_asm
+
+    word = 0x9E3779B9
+    for position, ptx in enumerate(unpack_asm(bits)):
+        got = _run(ptx, word=word)
+        for byte in range(4):
+            code = word >> (8 * byte + position * bits) & ((1 << bits) - 1)
+            assert got >> (8 * byte) & 0xFF == code
+
+
+def test_eight_bit_codes_become_signed_levels():
+    pytest.importorskip("triton")
+    from meswitch_kernels.delta_matmul import unpack_asm
+
+    # 0, 127, 128 and 255 are the levels -128, -1, 0 and 127
+    assert _run(unpack_asm(8)[0], word=0xFF807F00) == 0x7F00FF80
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_two_codes_become_two_doubled_levels(bits, dtype):
+    pytest.importorskip("triton")
+    from meswitch_kernels.fused_matmul import level_asm
+
+    for pair in (0x9E3779B9, 0x0, 0xFFFFFFFF, 0x12345678):
+        for i, ptx in enumerate(level_asm(bits, dtype)):
+            got = _floats(_run(ptx, pair=pair), dtype).tolist()
+            codes = [half >> (bits * i) & ((1 << bits) - 1) for half in (pair & 0xFFFF, pair >> 16)]
+            assert got == [2 * code - (2**bits - 1) for code in codes]
