@@ -220,3 +220,12 @@ def test_channels_out_of_range_are_refused():
     damaged = {**compressed.tensors, "salient": torch.tensor([3, 40, 100], dtype=torch.int32)}
     with pytest.raises(DeltaFormatError, match="codec sparse-sign: channels must be ascending and from 0 to 99, got"):
         decompress(CompressedDelta(codec="sparse-sign", options=compressed.options, shape=(30, 100), tensors=damaged))
+
+
+def test_codes_on_salient_channels_do_not_weigh_in_the_step():
+    delta = torch.tensor([[9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0]])
+    compressed = parse_codec("sparse-sign:channels=1,step=mse").compress(delta)
+    # the first group has nothing but its salient channel, where its code falls; the second keeps 2
+    assert compressed.tensors["step"].tolist() == [2.0]
+    assert compressed.tensors["values"].tolist() == [[7.0]]
+    assert torch.equal(decompress(compressed), delta)
