@@ -120,6 +120,6 @@ def slice_activations(x: torch.Tensor, *, bits: int) -> SlicedActivations:
         _slice_kernel[(M, chunks)](
             x, slices, sums, inverse, x.stride(0), K, row_bytes,
             BITS=bits, BA=min(16384, triton.next_power_of_2(K)), BC=_CHUNK,
-            EARLY=supports_early_launch(x), num_warps=4 if K <= 1024 else 8 if K <= 4096 else 16,
+            EARLY=supports_early_launch(x), enable_fp_fusion=True, num_warps=4 if K <= 1024 else 8 if K <= 4096 else 16,
         )  # fmt: skip
     return SlicedActivations(x=x, slices=slices, sums=sums, inverse=inverse, bits=bits)

@@ -82,7 +82,9 @@ def _compile(kernel: Any, capability: int, warps: int, types: Mapping[str, str],
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
     )
     target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
-    return len(triton.compile(source, target=target, options={"num_warps": warps}).asm["cubin"])
+    return len(
+        triton.compile(source, target=target, options={"num_warps": warps, "enable_fp_fusion": True}).asm["cubin"]
+    )
 
 
 if __name__ == "__main__":

@@ -234,7 +234,8 @@ def delta_matmul(
         R=width, S=S, SP=max(16, triton.next_power_of_2(S)), CH=triton.next_power_of_2(chunks), BITS=arena.bits,
         BM=config.BM, BKB=config.BKB, SK=config.SK,
         EVEN=KB % (config.BKB * config.SK) == 0, ASM=unpack_asm(arena.bits) if asm else None, EARLY=early,
-        num_warps=config.warps, num_stages=config.stages, **({"launch_pdl": True} if early else {}),
+        enable_fp_fusion=True, num_warps=config.warps, num_stages=config.stages,
+        **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
     return y
 

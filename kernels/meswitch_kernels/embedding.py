@@ -77,6 +77,7 @@ def delta_rows(y: torch.Tensor, tokens: torch.Tensor, arena: DeltaArena, slot_of
     if M:
         _delta_rows_kernel[(M, triton.cdiv(K, BK))](
             y, tokens, slot_of_row, arena.codes, arena.steps, arena.salient_index, arena.salient_values,
-            y.stride(0), arena.N, K, arena.codes.shape[2], S=arena.salient, BITS=arena.bits, BK=BK, num_warps=4,
+            y.stride(0), arena.N, K, arena.codes.shape[2], S=arena.salient, BITS=arena.bits, BK=BK,
+            enable_fp_fusion=True, num_warps=4,
         )  # fmt: skip
     return y

@@ -158,7 +158,7 @@ def fused_matmul(
             arena.group_rows, S=S, SP=max(16, triton.next_power_of_2(S)), BITS=arena.bits, BM=config.BM, BN=config.BN,
             BK=config.BK, GROUP=config.GROUP, EVEN=K % config.BK == 0,
             PRECISION="ieee" if x.dtype == torch.float32 else None, ASM=asm,
-            num_warps=config.warps, num_stages=config.stages,
+            enable_fp_fusion=True, num_warps=config.warps, num_stages=config.stages,
         )  # fmt: skip
     return y
 

@@ -78,7 +78,9 @@ def group_rows(slot_of_row: torch.Tensor, *, width: int | None = None) -> RowGro
         raise UnsupportedShapeError(f"width must be a power of two, got {width}")
     slot = torch.empty(B, dtype=torch.int32, device=slot_of_row.device)
     rows = torch.empty(B, width, dtype=torch.int32, device=slot_of_row.device)
-    _group_kernel[(1,)](slot_of_row, slot, rows, B, BB=max(16, triton.next_power_of_2(B)), R=width, num_warps=8)
+    _group_kernel[(1,)](
+        slot_of_row, slot, rows, B, BB=max(16, triton.next_power_of_2(B)), R=width, enable_fp_fusion=True, num_warps=8
+    )
     return RowGroups(slot=slot, rows=rows)
 
 

@@ -84,6 +84,6 @@ def merge_weight(
     _merge_kernel[(triton.cdiv(K, BK), triton.cdiv(N, BN))](
         out, weight, arena.codes[slot], arena.steps[slot], arena.salient_index[slot], arena.salient_values[slot],
         out.stride(0), weight.stride(0), N, K, arena.codes.shape[2], arena.group_rows,
-        S=S, BITS=arena.bits, BN=BN, BK=BK, num_warps=4,
+        S=S, BITS=arena.bits, BN=BN, BK=BK, enable_fp_fusion=True, num_warps=4,
     )  # fmt: skip
     return out
