@@ -6,12 +6,12 @@ arXiv 2104.08378); one magnitude per output channel and the unbiased step make i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 
 from meswitch.codecs.base import CompressedDelta, OptionValue, TensorSpec
-from meswitch.codecs.checks import check_tensors, checked_cast, checked_delta
+from meswitch.codecs.checks import check_tensors, checked_cast, checked_delta, checked_square_sum
 from meswitch.codecs.groups import KEEPS, choose_codes, group_levels
 from meswitch.codecs.options import check_choice, options_of
 from meswitch.codecs.quantise import FIT_RULES, FitRule, fitted_steps, row_chunks
@@ -20,6 +20,11 @@ from meswitch.errors import CodecOptionError
 from meswitch_kernels.sparse_packing import GROUPS, SPARSE_LAYOUT, pack_groups, plane_shapes, unpack_groups
 
 __all__ = ["SparseSign"]
+
+Pick = Literal["magnitude", "wanda"]
+
+# added to each `Σ x_k²`, as a share of their mean: calibration texts may not use a channel that others do
+_DAMP = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,8 @@ class SparseSign:
         keep: codes per group: 1 keeps the largest magnitude; 2 as in `choose_codes`.
         channels: how many input channels are salient. Groups do not keep their elements, which are in `values`.
         select: how they are chosen, as in `channel_scores`; `error` is that of the least-squares step.
+        pick: what is the largest of a group: by `magnitude`, or by `wanda`, the magnitude times the root of `Σ x_k²`;
+            the step is then fitted with these weights too.
         step: `mse` or `unbiased`, as in `fitted_steps`, over the channels that are not salient.
         seed: of `select=random`.
     """
@@ -43,6 +50,7 @@ class SparseSign:
     keep: int = 1
     channels: int = 0
     select: SelectRule = "error"
+    pick: Pick = "magnitude"
     step: FitRule = "unbiased"
     seed: int = 0
 
@@ -50,6 +58,7 @@ class SparseSign:
         check_choice(self.name, "group", self.group, GROUPS)
         check_choice(self.name, "keep", self.keep, KEEPS)
         check_choice(self.name, "select", self.select, SELECT_RULES)
+        check_choice(self.name, "pick", self.pick, get_args(Pick))
         check_choice(self.name, "step", self.step, FIT_RULES)
         for option in ("channels", "seed"):
             if getattr(self, option) < 0:
@@ -91,9 +100,11 @@ class SparseSign:
 
         Raises:
             ValueError: if an argument is not finite or of another shape, or a salient value does not fit float16.
-            CodecOptionError: if there are too few input channels, or `select` needs calibration and there is none.
+            CodecOptionError: if there are too few input channels, or `select` or `pick` needs calibration and there is
+                none.
         """
         delta = checked_delta(delta)
+        weights = self._weights(delta, input_square_sum)
         N, K = delta.shape
         tensors = {name: spec.empty(delta.device) for name, spec in self.layout(N, K).items()}
         nothing = torch.empty(0, dtype=torch.int64, device=delta.device)
@@ -103,12 +114,12 @@ class SparseSign:
             select=self.select,
             input_square_sum=input_square_sum,
             # an unbiased step that outliers have stretched would blame the channels that suffer from it
-            quantise=lambda rows: self._quantise(rows, nothing, "mse")[1:],
+            quantise=lambda rows: self._quantise(rows, nothing, weights, "mse")[1:],
             seed=self.seed,
         )
         tensors["salient"].copy_(salient)
         for rows in row_chunks(N, K):
-            codes, levels, step = self._quantise(delta[rows], salient, self.step)
+            codes, levels, step = self._quantise(delta[rows], salient, weights, self.step)
             remainder = delta[rows][:, salient] - step.unsqueeze(1) * levels[:, salient]
             for plane, packed in enumerate(codes):
                 tensors["codes"][plane, rows], tensors["signs"][plane, rows] = pack_groups(packed, self.group)
@@ -130,14 +141,29 @@ class SparseSign:
         delta = group_levels(codes, group=self.group, K=K).mul_(tensors["step"].unsqueeze(1))
         return delta.index_add_(1, tensors["salient"], tensors["values"].to(torch.float32))
 
+    def _weights(self, delta: torch.Tensor, input_square_sum: torch.Tensor | None) -> torch.Tensor | None:
+        """What the squared error of each channel weighs, `[K]` float32; `None` if all weigh alike."""
+        if self.pick == "magnitude":
+            return None
+        if input_square_sum is None:
+            raise CodecOptionError(f"pick={self.pick} needs calibration texts; give them, or choose pick=magnitude")
+        sums = checked_square_sum(input_square_sum, delta.shape[1]).to(delta.device)
+        mean = sums.mean()
+        # a linear that no token reached has no weights to go by
+        return torch.where(mean > 0, sums / mean + _DAMP, 1.0).to(torch.float32)
+
     def _quantise(
-        self, delta: torch.Tensor, salient: torch.Tensor, rule: FitRule
+        self, delta: torch.Tensor, salient: torch.Tensor, weights: torch.Tensor | None, rule: FitRule
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Codes `[keep, N, groups]`, levels `[N, K]` and steps `[N]` of some rows."""
         K = delta.shape[1]
         free = torch.zeros(K, dtype=torch.bool, device=delta.device).index_fill(0, salient, True)
         # the salient channels weigh in neither the scale nor the fit
         delta = delta.masked_fill(free, 0.0)
-        codes = choose_codes(delta, group=self.group, keep=self.keep, free=free)
+        codes = choose_codes(delta, group=self.group, keep=self.keep, free=free, weights=weights)
         levels = group_levels(codes, group=self.group, K=K)
-        return codes, levels, fitted_steps(delta, levels.masked_fill(free, 0.0), rule=rule)
+        fitted = levels.masked_fill(free, 0.0)
+        if weights is not None:
+            # least squares and ⟨D, D̂⟩ in the output, of inputs that vary independently
+            delta, fitted = delta * weights.sqrt(), fitted * weights.sqrt()
+        return codes, levels, fitted_steps(delta, fitted, rule=rule)

@@ -10,10 +10,18 @@ def gaussian(N: int, K: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(N, K, generator=torch.Generator().manual_seed(seed))
 
 
-def levels_of(delta: torch.Tensor, *, group: int, keep: int = 1, free: tuple[int, ...] = ()) -> torch.Tensor:
+def levels_of(
+    delta: torch.Tensor,
+    *,
+    group: int,
+    keep: int = 1,
+    free: tuple[int, ...] = (),
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     mask = torch.zeros(delta.shape[1], dtype=torch.bool)
     mask[list(free)] = True
-    return group_levels(choose_codes(delta, group=group, keep=keep, free=mask), group=group, K=delta.shape[1])
+    codes = choose_codes(delta, group=group, keep=keep, free=mask, weights=weights)
+    return group_levels(codes, group=group, K=delta.shape[1])
 
 
 def one_by_one(delta: torch.Tensor, group: int) -> torch.Tensor:
@@ -103,3 +111,31 @@ def test_the_first_of_two_codes_is_the_only_one_of_one():
     delta, free = gaussian(5, 100), torch.zeros(100, dtype=torch.bool)
     one, two = (choose_codes(delta, group=8, keep=keep, free=free) for keep in (1, 2))
     assert torch.equal(two[0], one[0])
+
+
+def test_weights_decide_what_is_the_largest():
+    delta = torch.tensor([[1.0, -3.0, 2.0, 0.0]])
+    # the squared magnitudes 1, 9, 4 weigh 20, 9, 16
+    weights = torch.tensor([20.0, 1.0, 4.0, 99.0])
+    assert levels_of(delta, group=4, weights=weights).tolist() == [[1, 0, 0, 0]]
+    assert levels_of(delta, group=4, weights=1e-30 * weights).tolist() == [[1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("group", [4, 8])
+def test_two_codes_weigh_the_errors_of_both_places(group):
+    delta, weights = gaussian(1, 64 * group), gaussian(64 * group, 1, seed=1).view(-1).exp()
+    levels = levels_of(delta, group=group, keep=2, weights=weights)
+    step = float((weights * delta * levels).sum() / (weights * levels.square()).sum())
+    kinds = set()
+    parts = (x.view(-1, group) for x in (delta, levels, weights))
+    for part, got, weight in zip(*parts, strict=True):
+        first, second = (part.abs() * weight.sqrt()).topk(2).indices.tolist()
+        one, two = torch.zeros(group), torch.zeros(group)
+        one[first], two[second] = part[first].sign(), part[second].sign()
+        errors = [float((weight * (part - step * kind).square()).sum()) for kind in (one + two, 2 * one, 0 * one)]
+        # Lloyd's iteration may stop a little before its fixed point
+        assert float((weight * (part - step * got).square()).sum()) <= min(errors) + 0.02 * step**2 * float(
+            weight.max()
+        )
+        kinds.add(errors.index(min(errors)))
+    assert kinds == {0, 1, 2}

@@ -201,6 +201,7 @@ def test_half_a_bit_carries_a_seven_billion_parameter_expert_in_a_quarter_of_two
         ("sparse-sign:group=5", "codec sparse-sign: group must be one of 4, 8, 16, got 5"),
         ("sparse-sign:keep=3", "codec sparse-sign: keep must be one of 1, 2, got 3"),
         ("sparse-sign:step=absmax", "codec sparse-sign: step must be one of mse, unbiased, got absmax"),
+        ("sparse-sign:pick=random", "codec sparse-sign: pick must be one of magnitude, wanda, got random"),
         ("sparse-sign:channels=-1", "codec sparse-sign: channels must be at least 0, got -1"),
         ("sparse-sign:seed=-1", "codec sparse-sign: seed must be at least 0, got -1"),
     ],
@@ -229,3 +230,45 @@ def test_codes_on_salient_channels_do_not_weigh_in_the_step():
     assert compressed.tensors["step"].tolist() == [2.0]
     assert compressed.tensors["values"].tolist() == [[7.0]]
     assert torch.equal(decompress(compressed), delta)
+
+
+def test_the_largest_by_wanda_by_hand():
+    delta = torch.tensor([[1.0, -4.0, 2.0, 0.0, 2.0, 1.0, 0.0, -1.0]])
+    sums = torch.tensor([100.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    codec = parse_codec("sparse-sign:pick=wanda,step=mse")
+    described = decompress(codec.compress(delta, input_square_sum=sums))
+    # 1 · 10 is more than 4 · 1; each sum is taken with a hundredth of their mean, 107 / 8, added
+    first, second = 100 + 0.01 * 107 / 8, 1 + 0.01 * 107 / 8
+    step = (first * 1 + second * 2) / (first + second)
+    torch.testing.assert_close(described, step * torch.tensor([[1.0, 0, 0, 0, 1, 0, 0, 0]]))
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("group", [4, 8])
+def test_wanda_is_unbiased_and_nearer_in_the_output(group, keep):
+    delta, scale = gaussian(40, 256), (0.7 * gaussian(256, seed=1)).exp()
+    x = gaussian(4000, 256, seed=2) * scale
+    outputs = x @ delta.t()
+    errors = []
+    for pick in ("magnitude", "wanda"):
+        codec = parse_codec(f"sparse-sign:group={group},keep={keep},pick={pick}")
+        got = x @ decompress(codec.compress(delta, input_square_sum=x.square().sum(dim=0))).t()
+        # inputs that vary independently; 4000 tokens of 40 outputs
+        assert float((got * outputs).sum() / outputs.square().sum()) == pytest.approx(1.0, abs=0.05)
+        errors.append(float((got - outputs).square().sum() / outputs.square().sum()))
+    assert errors[1] < 0.85 * errors[0]
+
+
+def test_equal_inputs_make_wanda_the_magnitude():
+    delta = with_outliers()
+    plain = parse_codec("sparse-sign:keep=2,channels=3,select=magnitude").compress(delta)
+    wanda = parse_codec("sparse-sign:keep=2,channels=3,select=magnitude,pick=wanda")
+    for sums in (torch.full((100,), 7.0), torch.zeros(100)):
+        compressed = wanda.compress(delta, input_square_sum=sums)
+        assert torch.equal(compressed.tensors["codes"], plain.tensors["codes"])
+        torch.testing.assert_close(compressed.tensors["step"], plain.tensors["step"])
+
+
+def test_wanda_asks_for_calibration():
+    with pytest.raises(CodecOptionError, match="pick=wanda needs calibration texts; give them, or choose pick=mag"):
+        parse_codec("sparse-sign:pick=wanda").compress(gaussian(4, 70))
