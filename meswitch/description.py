@@ -107,13 +107,16 @@ def _codec_records(plan: tuple[PlannedParameter, ...], codecs: Mapping[Parameter
 
 def _selection_note(codec: Codec, calibration: CalibrationRecord | None) -> str:
     """How the codec of the linears used calibration texts, in a sentence."""
-    if not takes_second_moment(codec):
-        return _channels_note(codec, calibration)
-    if calibration is None:
-        moments = "inputs taken as independent and equal: no calibration texts were given"
-    else:
-        moments = f"second moments of the inputs of {calibration.texts} calibration texts"
-    return f"{_channels_note(codec, calibration)}; {moments}"
+    notes = [_channels_note(codec, calibration)]
+    if codec.options.get("pick") == "wanda" and calibration is not None:
+        notes.append(f"elements picked by the inputs of {calibration.texts} calibration texts")
+    if takes_second_moment(codec):
+        notes.append(
+            "inputs taken as independent and equal: no calibration texts were given"
+            if calibration is None
+            else f"second moments of the inputs of {calibration.texts} calibration texts"
+        )
+    return "; ".join(notes)
 
 
 def _channels_note(codec: Codec, calibration: CalibrationRecord | None) -> str:

@@ -141,6 +141,17 @@ def test_second_moments_reach_the_codecs_that_use_them(models: tuple[Path, Path]
     assert not torch.equal(got.tensors["codes"], plain.tensors["codes"])
 
 
+def test_elements_picked_by_their_inputs_are_recorded(models: tuple[Path, Path], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("abc\n")
+    base, expert = models
+    config = CompressConfig(
+        base=base, expert=expert, output=tmp_path / "e", name="e", linear="sparse-sign:pick=wanda", calibration=texts
+    )
+    manifest = compress_expert(config)
+    assert manifest.selection.endswith("; elements picked by the inputs of 1 calibration texts")
+
+
 def test_without_texts_the_manifest_says_that_inputs_were_taken_as_independent(
     models: tuple[Path, Path], tmp_path: Path
 ) -> None:
