@@ -29,6 +29,8 @@ LEFT: tuple[Left, ...] = ("old", "new", "nothing", "unreadable", "wrong")
 CODEC = "rtn:bits=4"
 REHEARSALS = 5
 FROM_NOTHING = 0.2
+AT_PUBLICATION = 0.4
+PUBLICATION_S = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,8 @@ class Trial:
     Attributes:
         before: expert that was at the output; `None` for a first import.
         writing: expert that was being imported.
-        delay_s: from the fork to the kill.
+        aim: `any` moment from the fork on, or `publication`: from the moment that the new manifest is there.
+        delay_s: from that moment to the kill.
         killed: whether the kill met it alive; else it had ended.
         partial: whether it left unfinished work for the next one.
         left: what the output holds.
@@ -46,10 +49,17 @@ class Trial:
 
     before: str | None
     writing: str
+    aim: Literal["any", "publication"]
     delay_s: float
     killed: bool
     partial: bool
     left: Left
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    at_publication: bool
+    delay_s: float
 
 
 def judge(output: Path, references: Mapping[str, Path], *, before: str | None, writing: str) -> Left:
@@ -73,7 +83,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def run_trials(base: Path, experts: Mapping[str, Path], root: Path, *, trials: int, seed: int) -> list[Trial]:
-    """Import two experts over each other `trials` times, killing each import; all in `root`."""
+    """Import two experts over each other until `trials` imports were killed alive; all in `root`."""
     rng = random.Random(seed)
     references = {name: root / "references" / name for name in experts}
     took_s = [_timed(lambda n=name: _compress(base, experts[n], references[n], n)) for name in experts]
@@ -81,17 +91,23 @@ def run_trials(base: Path, experts: Mapping[str, Path], root: Path, *, trials: i
     for number in range(REHEARSALS):
         name = sorted(experts)[number % 2]
         took_s.append(_timed(lambda n=name: _compress(base, experts[n], rehearsal, n)))
-    longest_s = 1.1 * median(took_s)
+    longest_s = median(took_s)
     output = root / "library" / "expert"
     done: list[Trial] = []
     before: str | None = None
-    for _ in range(trials):
-        if before is not None and rng.random() < FROM_NOTHING:
+    while sum(trial.killed for trial in done) < trials:
+        from_nothing = rng.random() < FROM_NOTHING
+        if before is not None and from_nothing:
             shutil.rmtree(output)
             before = None
+        elif before is None and not from_nothing:
+            before = rng.choice(sorted(experts))
+            shutil.copytree(references[before], output)
         # always the other one, so that old and new differ
         writing = next(name for name in sorted(experts, key=lambda _: rng.random()) if name != before)
-        trial = _trial(base, experts, references, output, before, writing, rng.uniform(0, longest_s))
+        at_publication = rng.random() < AT_PUBLICATION
+        moment = _Moment(at_publication, rng.uniform(0, PUBLICATION_S if at_publication else longest_s))
+        trial = _trial(base, experts, references, output, before, writing, moment)
         done.append(trial)
         if trial.left in ("unreadable", "wrong"):
             break
@@ -106,24 +122,33 @@ def _trial(
     output: Path,
     before: str | None,
     writing: str,
-    delay_s: float,
+    moment: _Moment,
 ) -> Trial:
+    partial_dir = output.parent / f".{output.name}.partial"
     child = _fork(lambda: _compress(base, experts[writing], output, writing))
-    killed = not _ended_within(child, delay_s)
-    if killed:
+    ended = moment.at_publication and _ended_before(child, partial_dir / "manifest.json")
+    if not ended and not _ended_within(child, moment.delay_s):
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     # it may have ended between the wait and the kill
     killed = code == -signal.SIGKILL
     if not killed and code:
         raise RuntimeError(f"an import of {writing} that nobody killed must end well, got exit code {code}")
-    partial = (output.parent / f".{output.name}.partial").exists()
+    partial = partial_dir.exists()
     looked = _wait(_fork(lambda: LEFT.index(judge(output, references, before=before, writing=writing))))
     left = LEFT[looked]
     # nothing at all is right only where nothing was; and whatever said that it had ended must have written
     if (left == "nothing" and before is not None) or (not killed and left != "new"):
         left = "wrong"
-    return Trial(before=before, writing=writing, delay_s=delay_s, killed=killed, partial=partial, left=left)
+    return Trial(
+        before=before,
+        writing=writing,
+        aim="publication" if moment.at_publication else "any",
+        delay_s=moment.delay_s,
+        killed=killed,
+        partial=partial,
+        left=left,
+    )
 
 
 def _compress(base: Path, expert: Path, output: Path, name: str) -> int:
@@ -167,6 +192,14 @@ def _ended_within(child: int, timeout_s: float) -> bool:
         return bool(select.select([descriptor], [], [], timeout_s)[0])
     finally:
         os.close(descriptor)
+
+
+def _ended_before(child: int, path: Path) -> bool:
+    """Whether the child ended, rather than that `path` came into being first."""
+    while not path.exists():
+        if _ended_within(child, 0.0002):
+            return True
+    return False
 
 
 def main(words: list[str]) -> None:

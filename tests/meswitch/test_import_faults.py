@@ -17,7 +17,7 @@ from harness.results import write_atomic
 from harness.telemetry.gpu import NullGpu
 from meswitch.compress import CompressConfig, compress_expert
 from tests.meswitch.checkpoints import fine_tune, save_model, tiny_config
-from tests.meswitch.import_killer import CODEC, judge
+from tests.meswitch.import_killer import CODEC, LEFT, judge
 
 ROOT = Path(__file__).parents[2]
 SEED = 0
@@ -47,30 +47,36 @@ def test_an_import_killed_at_any_moment_leaves_the_old_expert_or_the_new_one(
     left = Counter(trial["left"] for trial in trials)
     if record := request.config.getoption("--trials-out"):
         write_record(record, trials, wanted)
-    assert len(trials) == wanted
     assert set(left) <= {"old", "new", "nothing"}
+    killed = Counter(trial["left"] for trial in trials if trial["killed"])
+    assert killed.total() == wanted
     # kills that all came too early, or all too late, would show nothing
-    assert left["old"] >= wanted // 10
-    assert left["new"] >= 1
-    assert sum(trial["killed"] for trial in trials) >= wanted // 2
+    assert killed["old"] >= wanted // 10
+    assert sum(trial["killed"] and trial["aim"] == "publication" for trial in trials) >= wanted // 10
+    assert sum(trial["killed"] and trial["partial"] for trial in trials) >= wanted // 4
 
 
 def write_record(path: Path, trials: list[dict[str, object]], wanted: int) -> None:
-    left = Counter(str(trial["left"]) for trial in trials)
+    killed = [trial for trial in trials if trial["killed"]]
     content = {
         "schema": "import-kill9/1",
         "command": f"make faults TRIALS={wanted}",
         "provenance": collect_provenance(NullGpu()),
         "seed": SEED,
-        "trials": len(trials),
-        "killed": sum(bool(trial["killed"]) for trial in trials),
-        "ended_before_the_kill": sum(not trial["killed"] for trial in trials),
-        "left_unfinished_work": sum(bool(trial["partial"]) for trial in trials),
-        "left": {outcome: left[outcome] for outcome in ("old", "new", "nothing", "unreadable", "wrong")},
-        "records": trials,
+        "killed": len(killed),
+        "ended_before_the_kill": len(trials) - len(killed),
+        "killed_during_publication": sum(trial["aim"] == "publication" for trial in killed),
+        "killed_leaving_unfinished_work": sum(bool(trial["partial"]) for trial in killed),
+        "left_by_the_killed": {left: sum(trial["left"] == left for trial in killed) for left in LEFT},
+        "left_by_the_ended": {
+            left: sum(trial["left"] == left for trial in trials if not trial["killed"]) for left in LEFT
+        },
     }
+    # a line for each trial, below the summary
+    head = json.dumps(content, indent=1).removesuffix("\n}")
+    lines = ",\n".join("  " + json.dumps(trial) for trial in trials)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomic(path, f'{head},\n "records": [\n{lines}\n ]\n}}\n'.encode())
 
 
 def test_the_judge_tells_old_new_nothing_damage_and_another_expert_apart(
