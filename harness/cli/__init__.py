@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from harness.cli.environment import environment
+from harness.cli.policies import policies as policies_
 from harness.cli.quality import quality as quality_
 from harness.cli.report import report as report_
 from harness.cli.run import run as run_
@@ -38,6 +39,7 @@ app.command(name="report")(report_)
 app.command(name="selftest")(selftest_)
 app.command(name="env")(environment)
 app.command(name="quality")(quality_)
+app.command(name="policies")(policies_)
 app.add_typer(trace_app, name="trace")
 
 
