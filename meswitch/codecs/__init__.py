@@ -14,7 +14,7 @@ from meswitch.codecs.base import (
 from meswitch.codecs.gain import scale_delta
 from meswitch.codecs.nested import first_plane
 from meswitch.codecs.options import format_spec
-from meswitch.codecs.registry import codec_names, decompress, get_codec, parse_codec
+from meswitch.codecs.registry import codec_names, decompress, get_codec, parse_codec, short_spec
 
 __all__ = [
     "Codec",
@@ -29,5 +29,6 @@ __all__ = [
     "get_codec",
     "parse_codec",
     "scale_delta",
+    "short_spec",
     "takes_second_moment",
 ]

@@ -19,14 +19,14 @@ from meswitch.codecs.eora import Eora
 from meswitch.codecs.gptq import Gptq
 from meswitch.codecs.lowrank import LowRank
 from meswitch.codecs.nested import Nested
-from meswitch.codecs.options import closest, parse_spec, typed_options
+from meswitch.codecs.options import closest, format_spec, parse_spec, typed_options
 from meswitch.codecs.rtn import Rtn
 from meswitch.codecs.salient import Salient
 from meswitch.codecs.sparse_sign import SparseSign
 from meswitch.codecs.ternary import Ternary
-from meswitch.errors import UnknownCodecError
+from meswitch.errors import CodecOptionError, UnknownCodecError
 
-__all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse_codec"]
+__all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse_codec", "short_spec"]
 
 ENTRY_POINT_GROUP = "meswitch.codecs"
 
@@ -61,6 +61,19 @@ def parse_codec(spec: str) -> Codec:
     """
     name, options = parse_spec(spec)
     return get_codec(name, options)
+
+
+def short_spec(spec: str) -> str:
+    """`spec` without the options that are at their default, for a table; it parses to the same codec.
+
+    The spec of a codec that is not installed, or has other options now, stays as it is.
+    """
+    try:
+        codec = parse_codec(spec)
+    except (UnknownCodecError, CodecOptionError):
+        return spec
+    defaults = type(codec)().options
+    return format_spec(codec.name, {k: v for k, v in codec.options.items() if defaults.get(k) != v})
 
 
 def decompress(compressed: CompressedDelta) -> torch.Tensor:

@@ -13,6 +13,7 @@ from meswitch.codecs import (
     get_codec,
     parse_codec,
     registry,
+    short_spec,
     takes_second_moment,
 )
 from meswitch.codecs.rtn import Rtn
@@ -115,3 +116,23 @@ def test_decompress_finds_the_codec_by_its_name():
     unknown = CompressedDelta(codec="gone", options={}, shape=(1, 1), tensors={})
     with pytest.raises(UnknownCodecError, match="no codec is called 'gone'"):
         decompress(unknown)
+
+
+@pytest.mark.parametrize(
+    ("spec", "short"),
+    [
+        ("salient:bits=2,channels=8,select=error,step=mse,refit=true,seed=0", "salient:step=mse"),
+        ("salient:bits=1,channels=8", "salient:bits=1"),
+        ("bitdelta", "bitdelta"),
+        ("rtn:bits=2,step=mse", "rtn:bits=2,step=mse"),
+    ],
+)
+def test_a_short_spec_leaves_out_defaults_and_names_the_same_codec(spec, short):
+    codec = parse_codec(short)
+    assert parse_codec(short_spec(spec)) == parse_codec(spec) == codec
+    assert short_spec(spec) == short
+
+
+@pytest.mark.parametrize("spec", ["of-another-package:depth=3", "rtn:flavour=2"])
+def test_the_spec_of_a_codec_that_is_not_there_stays_as_it_is(spec):
+    assert short_spec(spec) == spec
