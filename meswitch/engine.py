@@ -17,6 +17,7 @@ from meswitch.core import BASE, Engine
 from meswitch.delta import ExpertDelta
 from meswitch.errors import BaseMismatchError, CapacityError, ExpertNameError
 from meswitch.expert_profile import ExpertProfile, ProfileReader
+from meswitch.expert_source import is_tied
 from meswitch.format import load_expert, open_delta
 from meswitch.identity import base_identity
 from meswitch.model import SwitchModel
@@ -109,7 +110,7 @@ def _delta_pool(
 ) -> Pool:
     identity = base_identity(config.base)
     sources = {name: _delta_source(path, identity) for name, path in config.experts.items()}
-    tied = bool(base_config.tie_word_embeddings)
+    tied = is_tied(Checkpoint(config.base), base_config, architecture)
     base_bytes = whole_model_bytes(config.base, architecture=architecture, tied=tied)
     left = config.memory_budget_bytes - base_bytes - router_bytes
     largest = max(sources, key=lambda name: sources[name].nbytes, default=None)
@@ -163,10 +164,11 @@ def _whole_pool(
 def _whole_source(path: Path, architecture: Architecture, base_config: Any) -> Source[WholeModel]:
     config = read_config(path)
     check_compatible(base_config, config)
+    checkpoint = Checkpoint(path)
     # settled once: a load reads weights and nothing else
-    tied = bool(config.tie_word_embeddings)
+    tied = is_tied(checkpoint, config, architecture)
     return Source(
         nbytes=whole_model_bytes(path, architecture=architecture, tied=tied),
-        read_bytes=sum(file.stat().st_size for file in Checkpoint(path).files),
+        read_bytes=sum(file.stat().st_size for file in checkpoint.files),
         read=partial(read_whole_model, path, architecture=architecture, tied=tied),
     )

@@ -12,8 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from meswitch.architecture import describe, read_config
+from meswitch.checkpoint import Checkpoint
 from meswitch.errors import CheckpointError
 from meswitch.expert_profile import ProfileReader
+from meswitch.expert_source import is_tied
 from meswitch.router.base import Query, Route
 from meswitch.router.prompt import LETTERS, NONE_LETTER, router_prompt
 from meswitch.weights import whole_model_bytes
@@ -127,7 +129,8 @@ class LlmRouter:
 def _load(root: Path) -> tuple[Any, int]:
     config = read_config(root)
     architecture = describe(config)
-    nbytes = whole_model_bytes(root, architecture=architecture, tied=bool(config.tie_word_embeddings))
+    tied = is_tied(Checkpoint(root), config, architecture)
+    nbytes = whole_model_bytes(root, architecture=architecture, tied=tied)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             root,

@@ -22,6 +22,7 @@ from meswitch.errors import (
     UnsupportedModelError,
 )
 from meswitch.merge import merge
+from tests.meswitch.checkpoints import edit_json
 from tests.meswitch.serving_models import (
     answers,
     ask,
@@ -92,6 +93,18 @@ def test_a_larger_vocabulary_in_the_batch_changes_no_draw(config: EngineConfig) 
     alone = [answers(run(engine, [request])) for request in sampled]
     engine.close()
     assert together == {**alone[0], **alone[1]}
+
+
+@pytest.mark.parametrize("weights", ["delta", "full"])
+def test_a_base_that_says_its_head_is_tied_but_stores_another_one_uses_that(tmp_path: Path, weights: str) -> None:
+    base = save_base(tmp_path / "base", tiny_config(tie_word_embeddings=False))
+    edit_json(base / "config.json", tie_word_embeddings=True)
+    prompt = [5, 6, 7]
+    engine = build_engine(EngineConfig(base=base, experts={}, weights=weights, memory_budget_bytes=10**7))
+    given = answers(run(engine, [ask("r", BASE, prompt)]))
+    engine.close()
+    edit_json(base / "config.json", tie_word_embeddings=False)
+    assert given == {"r": generate(base, prompt, 12)}
 
 
 def test_a_budget_too_small_for_one_delta_says_the_numbers(config: EngineConfig) -> None:
