@@ -7,12 +7,15 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.answers import UnitJob, answer_unit, end_on_interrupt
 from harness.errors import UsageError
+from harness.evaluation_log import Evaluation, add_evaluation, evaluations_of
 from harness.prepare import Prepared, PrepareRequest, prepare
+from harness.provenance import collect_provenance, python_command
 from harness.quality import (
     UNIT_SUFFIX,
     Model,
@@ -23,7 +26,8 @@ from harness.quality import (
     read_header,
     read_units,
 )
-from harness.results import write_atomic
+from harness.results import to_json_object, write_atomic
+from harness.telemetry import NullGpu
 from meswitch.home import home_dir
 
 __all__ = ["DEFAULT_CODECS", "QualityOptions", "evaluate", "rebuild_quality"]
@@ -35,6 +39,7 @@ DEFAULT_CODECS = (
     "bitdelta",
 )
 
+ANSWERS = "answers"
 MAX_TOKENS = 64
 # part of every key: raised when the same models would give other answers
 VERSION = 1
@@ -80,15 +85,27 @@ def evaluate(
     """
     with TemporaryDirectory(prefix="harness-quality-") as scratch:
         jobs = list(_jobs(options, Path(scratch), report))
-        _answer(jobs, options.jobs, progress)
+        missing = [job for job in jobs if read_header(job.output) != job.header]
+        if missing:
+            add_evaluation(options.output / ANSWERS, _evaluation(options, missing))
+        _answer(missing, len(jobs), options.jobs, progress)
     return rebuild_quality(options.output, keys={job.header.key for job in jobs})
 
 
-def _answer(jobs: list[UnitJob], processes: int, progress: Callable[[int, int, str], None]) -> None:
-    """Answer the jobs that have no answers yet."""
-    missing = [job for job in jobs if read_header(job.output) != job.header]
-    done = len(jobs) - len(missing)
-    progress(done, len(jobs), "")
+def _evaluation(options: QualityOptions, missing: list[UnitJob]) -> Evaluation:
+    return Evaluation(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=tuple(python_command()),
+        config=to_json_object({**asdict(options), "max_tokens": MAX_TOKENS}),
+        provenance=to_json_object(collect_provenance(NullGpu("no GPU is used: answers are given on the CPU"))),
+        keys=tuple(job.header.key for job in missing),
+    )
+
+
+def _answer(missing: list[UnitJob], total: int, processes: int, progress: Callable[[int, int, str], None]) -> None:
+    """Answer the jobs that have no answers yet; `total` counts the others too."""
+    done = total - len(missing)
+    progress(done, total, "")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=end_on_interrupt) as pool:
         futures = {pool.submit(answer_unit, job): job for job in missing}
@@ -97,7 +114,7 @@ def _answer(jobs: list[UnitJob], processes: int, progress: Callable[[int, int, s
                 future.result()
                 done += 1
                 header = futures[future].header
-                progress(done, len(jobs), f"{header.expert} {header.codec or header.model}")
+                progress(done, total, f"{header.expert} {header.codec or header.model}")
         except BaseException:
             # what has not begun never will; leaving the block waits for the rest
             for future in futures:
@@ -111,8 +128,9 @@ def rebuild_quality(output: Path, *, keys: set[str] | None = None) -> QualityRep
     Args:
         keys: of the units to count; `None` counts all.
     """
-    units = read_units(output / "answers")
-    report = quality_report(unit for unit in units if keys is None or unit.header.key in keys)
+    answers = output / ANSWERS
+    units = [unit for unit in read_units(answers) if keys is None or unit.header.key in keys]
+    report = quality_report(units, evaluations_of(answers, {unit.header.key for unit in units}))
     write_atomic(output / "quality.json", dump_quality(report))
     return report
 
@@ -139,6 +157,7 @@ def _job(options: QualityOptions, prepared: Prepared, scratch: Path, expert: str
         seed=options.seed,
         n=options.n,
         model=model,
+        weights_hash=prepared.weights_hash,
         model_bytes=size.full_model,
     )
     if model == "codec":
@@ -152,7 +171,7 @@ def _job(options: QualityOptions, prepared: Prepared, scratch: Path, expert: str
             expert_bytes=size.whole,
             expert_bytes_linears=size.linears,
         )
-    parts = [VERSION, MAX_TOKENS, prepared.weights_hash, asdict(header)]
+    parts = [VERSION, MAX_TOKENS, asdict(header)]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     places = {"base": prepared.base, "expert": prepared.checkpoints[expert], "codec": prepared.deltas[expert]}
     folder = re.sub(r"[^a-z0-9.]+", "-", header.codec or model)
@@ -161,7 +180,7 @@ def _job(options: QualityOptions, prepared: Prepared, scratch: Path, expert: str
         base=prepared.base,
         model=places[model],
         is_delta=model == "codec",
-        output=options.output / "answers" / folder / f"{expert}{UNIT_SUFFIX}",
+        output=options.output / ANSWERS / folder / f"{expert}{UNIT_SUFFIX}",
         scratch=scratch,
         max_tokens=MAX_TOKENS,
     )

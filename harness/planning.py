@@ -7,15 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from pydantic import JsonValue
-
 from harness.arms import PAGE_CACHE, Arm, check_budget, default_budget, engine_config, parse_arms, read_files
 from harness.drivers.local import LocalDriver
 from harness.errors import UsageError
 from harness.loadgen import LoadLimits
 from harness.prepare import Prepared, PrepareRequest, prepare
 from harness.provenance import collect_provenance, python_command
-from harness.results import Manifest, new_run_id, to_json_value
+from harness.results import Manifest, new_run_id, to_json_object
 from harness.run import ArmPlan, RunPlan
 from harness.schedule import RouterMode, build_schedule
 from harness.sizes import parse_bytes
@@ -83,8 +81,8 @@ def plan_run(options: RunOptions, *, gpu: GpuMonitor, report: Callable[[str], No
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             status="partial",
             command=tuple(python_command()),
-            provenance=_plain(collect_provenance(gpu)),
-            config=_plain({**asdict(options), "memory_budget_bytes": budget}),
+            provenance=to_json_object(collect_provenance(gpu)),
+            config=to_json_object({**asdict(options), "memory_budget_bytes": budget}),
             trace=_describe_trace(trace, path, schedule[-1].due_ns / 1e9),
             family=_describe_family(prepared),
             router={"mode": router, "model": prepared.router.name},
@@ -125,7 +123,7 @@ def _plan_arm(arm: Arm, prepared: Prepared, router: RouterMode, budget: int, thr
         name=arm.name,
         description=arm.description,
         page_cache=PAGE_CACHE,
-        config=_plain(config),
+        config=to_json_object(config),
         make_driver=partial(LocalDriver, config),
         before=lambda: _warm_page_cache(folders),
     )
@@ -171,9 +169,3 @@ def _router_mode(text: str) -> RouterMode:
         if text == mode:
             return mode  # type: ignore[no-any-return]
     raise UsageError(f"--router must be tag or llm, got {text!r}")
-
-
-def _plain(value: object) -> dict[str, JsonValue]:
-    plain = to_json_value(value)
-    assert isinstance(plain, dict)
-    return plain

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import RunFormatError, UsageError
+from harness.evaluation_log import Evaluation
 from harness.results import write_atomic
 from harness.statistics import METHODS, Floats, paired_interval, share
 from harness.summary import Estimate
@@ -48,6 +49,7 @@ class UnitHeader:
     Attributes:
         model: what answered; `codec` and the fields after it are only of `model="codec"`.
         key: hash of everything the answers depend on.
+        weights_hash: over the uncompressed base, experts and router.
         codec: its spec with all options; options: the same as values.
         bits_per_weight: of the linear weights; bits_per_weight_whole: embedding, head and exact parameters too.
         expert_bytes: of the whole compressed expert; expert_bytes_linears: of its linear weights.
@@ -62,6 +64,7 @@ class UnitHeader:
     seed: int
     n: int
     model: Model
+    weights_hash: str | None = None
     codec: str | None = None
     codec_name: str | None = None
     options: Mapping[str, str | int | float | bool] | None = None
@@ -138,11 +141,13 @@ class QualityMean:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport:
-    """All rows of one evaluation, and their means."""
+    """All rows of a family, their means, and the evaluations that gave the answers."""
 
     schema: str = SCHEMA
     family: str
+    weights_hash: str | None
     seed: int
+    evaluations: tuple[Evaluation, ...]
     rows: tuple[QualityRow, ...]
     means: tuple[QualityMean, ...]
     methods: Mapping[str, str]
@@ -188,13 +193,16 @@ def read_units(folder: Path) -> list[Unit]:
     return units
 
 
-def quality_report(units: Iterable[Unit]) -> QualityReport:
+def quality_report(units: Iterable[Unit], evaluations: Sequence[Evaluation] = ()) -> QualityReport:
     """The rows of all codec units beside their base and expert units, and the means over tasks.
 
     Raises:
-        RunFormatError: the expert's own answers to a codec's problems are missing.
+        RunFormatError: the expert's own answers to a codec's problems are missing, or the answers are of several
+            versions of the family.
     """
     units = list(units)
+    if len({unit.header.weights_hash for unit in units}) > 1:
+        raise RunFormatError("the kept answers are of several versions of the family; run harness quality again")
     base = {_place(u): u for u in units if u.header.model == "base"}
     experts = {_place(u): u for u in units if u.header.model == "expert"}
     # the codec with the most bits first, whatever the files are called
@@ -209,7 +217,9 @@ def quality_report(units: Iterable[Unit]) -> QualityReport:
     header = units[0].header
     return QualityReport(
         family=header.family,
+        weights_hash=header.weights_hash,
         seed=header.seed,
+        evaluations=tuple(evaluations),
         rows=tuple(rows),
         means=tuple(
             _mean(
@@ -261,14 +271,14 @@ def _row(unit: Unit, expert: Unit, base: Unit | None) -> QualityRow:
 def _mean(rows: Sequence[QualityRow], pairs: Sequence[tuple[Unit, Unit]]) -> QualityMean:
     n = sum(row.n for row in rows)
     bases = [row.accuracy_base for row in rows]
-    known = [base.value for base in bases if base is not None]
+    known = [base.value * row.n for base, row in zip(bases, rows, strict=True) if base is not None]
     return QualityMean(
         codec=rows[0].codec,
         tasks=len(rows),
         n=n,
         bits_per_weight=sum(row.bits_per_weight for row in rows) / len(rows),
         expert_bytes=sum(row.expert_bytes for row in rows) / len(rows),
-        accuracy_base=sum(known) / len(known) if len(known) == len(rows) else None,
+        accuracy_base=sum(known) / n if len(known) == len(rows) else None,
         accuracy_expert=sum(row.accuracy_expert.value * row.n for row in rows) / n,
         accuracy=sum(row.accuracy.value * row.n for row in rows) / n,
         difference=_difference(pairs),

@@ -13,7 +13,16 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from harness.errors import RunFormatError, UsageError
 
-__all__ = ["ArmManifest", "Manifest", "RunDirectory", "find_run", "new_run_id", "to_json_value", "write_atomic"]
+__all__ = [
+    "ArmManifest",
+    "Manifest",
+    "RunDirectory",
+    "find_run",
+    "new_run_id",
+    "to_json_object",
+    "to_json_value",
+    "write_atomic",
+]
 
 SCHEMA = "harness-run/1"
 
@@ -147,6 +156,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_json_object(value: object) -> dict[str, JsonValue]:
+    """`to_json_value` of a mapping or a dataclass."""
+    plain = to_json_value(value)
+    assert isinstance(plain, dict)
+    return plain
 
 
 def to_json_value(value: object) -> JsonValue:

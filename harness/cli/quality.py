@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,8 @@ def quality(
     console = Console()
     console.print(_tasks_table(report))
     console.print(_means_table(report))
+    for line in _origin(report):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"written {folder / 'quality.json'}", highlight=False, soft_wrap=True)
     return 0
 
@@ -88,6 +91,9 @@ def _tasks_table(report: QualityReport) -> Table:
 
 
 def _means_table(report: QualityReport) -> Table:
+    # imports torch, which takes a second: only now that the answers are there
+    from meswitch.codecs import short_spec
+
     letters = _lettered(report)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("all tasks", "", "bits", "bytes", "right", "points lost [95 % CI]"):
@@ -95,13 +101,26 @@ def _means_table(report: QualityReport) -> Table:
     for mean in report.means:
         table.add_row(
             letters[mean.codec],
-            mean.codec,
+            short_spec(mean.codec),
             f"{mean.bits_per_weight:.3f}",
             format_bytes(mean.expert_bytes),
             f"{_percent(mean.accuracy)} %",
             _points_lost(mean.difference),
         )
     return table
+
+
+def _origin(report: QualityReport) -> Iterator[str]:
+    """When, by which commit and where the answers were given."""
+    if not report.evaluations:
+        yield "who gave these answers is not known: they were kept without a log of evaluations"
+    for evaluation in report.evaluations:
+        git = evaluation.provenance.get("git")
+        commit = "an unknown commit"
+        if isinstance(git, dict):
+            commit = f"commit {str(git.get('commit'))[:12]}{' with changes' if git.get('dirty') else ''}"
+        units, cpu = len(evaluation.keys), evaluation.provenance.get("cpu")
+        yield f"{units} units answered {evaluation.started} by {commit} on {cpu}"
 
 
 def _lettered(report: QualityReport) -> dict[str, str]:

@@ -1,12 +1,14 @@
 """Which units are answered, and which are kept; the answers themselves are faked."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness import evaluation
-from harness.evaluation import QualityOptions, evaluate
+from harness.errors import RunFormatError
+from harness.evaluation import QualityOptions, evaluate, rebuild_quality
 from harness.prepare import DeltaSize, Prepared
 from harness.quality import Item, Unit, write_unit
 
@@ -35,7 +37,7 @@ def answered(monkeypatch):
             codec=request.codec,
             codec_name=request.codec.partition(":")[0],
             codec_options={},
-            weights_hash="x",
+            weights_hash=request.family + "-weights",
         )
 
     def answer_unit(job):
@@ -106,6 +108,54 @@ def test_codecs_of_an_earlier_call_stay_out_of_the_report(answered, tmp_path):
     evaluate(options(tmp_path))
     report = evaluate(options(tmp_path, "bitdelta"))
     assert {row.codec for row in report.rows} == {"bitdelta"}
+
+
+def test_the_report_says_who_gave_the_answers(answered, tmp_path):
+    first = evaluate(options(tmp_path, "bitdelta"))
+    (entry,) = first.evaluations
+    assert len(entry.keys) == len(set(entry.keys)) == 6
+    assert (entry.config["n"], entry.config["seed"], entry.config["codecs"]) == (10, 0, ["bitdelta"])
+    assert {"git", "machine", "versions", "python"} <= set(entry.provenance)
+    assert first.weights_hash == "made-weights"
+    # what is added later is of a later evaluation, and the first keeps what it gave
+    second = evaluate(options(tmp_path))
+    assert [len(e.keys) for e in second.evaluations] == [6, 2]
+    assert second.evaluations[0] == entry
+
+
+def test_a_rebuild_keeps_who_gave_the_answers(answered, tmp_path):
+    evaluate(options(tmp_path))
+    before = (tmp_path / "quality.json").read_bytes()
+    rebuild_quality(tmp_path)
+    assert (tmp_path / "quality.json").read_bytes() == before
+
+
+def test_a_unit_that_was_answered_again_is_of_the_last_evaluation(answered, tmp_path):
+    evaluate(options(tmp_path))
+    (tmp_path / "answers" / "bitdelta" / "a.jsonl.gz").unlink()
+    assert [len(e.keys) for e in evaluate(options(tmp_path)).evaluations] == [7, 1]
+
+
+def test_an_evaluation_without_anything_to_answer_is_none(answered, tmp_path):
+    evaluate(options(tmp_path))
+    assert len(evaluate(options(tmp_path)).evaluations) == 1
+
+
+def test_answers_of_other_weights_are_not_put_into_one_table(answered, tmp_path, monkeypatch):
+    evaluate(options(tmp_path))
+    made = evaluation.prepare
+    monkeypatch.setattr(evaluation, "prepare", lambda request, **_: replace(made(request), weights_hash="other"))
+    # of these weights alone there is a table, and not of all that is kept: rtn still has answers of the old ones
+    assert evaluate(options(tmp_path, "bitdelta")).weights_hash == "other"
+    with pytest.raises(RunFormatError, match="several versions"):
+        rebuild_quality(tmp_path)
+
+
+def test_a_damaged_log_is_named(answered, tmp_path):
+    evaluate(options(tmp_path))
+    (tmp_path / "answers" / "evaluations.json").write_text('[{"started": 1}]')
+    with pytest.raises(RunFormatError, match=r"evaluations\.json, field 0"):
+        rebuild_quality(tmp_path)
 
 
 def test_after_an_error_what_has_not_begun_is_left_alone(answered, tmp_path, monkeypatch):

@@ -74,6 +74,19 @@ def test_means_count_every_problem_alike():
     assert mean.difference.low < -0.1 < mean.difference.high < 0
 
 
+def test_a_task_with_more_problems_weighs_more_in_every_mean():
+    units = [
+        unit("base", right(0, of=10)),
+        unit("expert", right(5, of=10)),
+        unit("codec", right(5, of=10), **CODEC),
+        unit("base", right(30, of=30), expert="b"),
+        unit("expert", right(30, of=30), expert="b"),
+        unit("codec", right(30, of=30), expert="b", **CODEC),
+    ]
+    mean = quality_report(units).means[0]
+    assert (mean.accuracy_base, mean.accuracy_expert, mean.accuracy) == (30 / 40, 35 / 40, 35 / 40)
+
+
 def test_a_codec_without_its_expert_is_refused():
     with pytest.raises(RunFormatError, match="uncompressed expert a are missing"):
         quality_report([unit("codec", right(3), **CODEC)])
