@@ -157,9 +157,7 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
     report(f"unpacking the {family.name} family")
     checkpoints = materialise(family, request.home)
     chosen = {
-        name: path
-        for name, path in checkpoints.experts.items()
-        if request.experts is None or name in request.experts
+        name: path for name, path in checkpoints.experts.items() if request.experts is None or name in request.experts
     }
     identities = {name: base_identity(path) for name, path in chosen.items()}
     base_id = base_identity(checkpoints.base)
