@@ -4,6 +4,7 @@ All times are `time.monotonic_ns()`: one clock for every process of a machine, s
 engine's can be subtracted from each other.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -51,7 +52,7 @@ class SamplingParams:
     Attributes:
         max_tokens: at most so many output tokens.
         temperature: 0 is greedy.
-        seed: of this request's own generator; 0 is a seed, `None` draws one.
+        seed: of this request's own generator, 0 to 2^64 - 1; 0 is a seed, `None` draws one.
         ignore_eos: go on to `max_tokens` whatever is generated.
     """
 
@@ -63,8 +64,10 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be a finite number of at least 0, got {self.temperature}")
+        if self.seed is not None and not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"seed must be from 0 to 2^64 - 1, got {self.seed}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

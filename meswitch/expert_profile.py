@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import blake3
-from jinja2 import TemplateError
 
 from meswitch.checkpoint import COMPANION_FILES, read_json
 from meswitch.core import GenerationRequest
@@ -35,23 +34,24 @@ class ExpertProfile:
         """The request's input tokens.
 
         Raises:
-            CheckpointError: the expert has no tokenizer, or no template for a chat.
+            CheckpointError: the expert has no tokenizer, or no template for a chat, or the text is none.
         """
         if request.token_ids is not None:
             return request.token_ids
         if self.tokenizer is None:
             raise CheckpointError("text needs a tokenizer, and this expert has no tokenizer files; send token_ids")
         if request.prompt is not None:
-            return tuple(self.tokenizer(request.prompt)["input_ids"])
+            return tuple(self.tokenizer(_checked(request.prompt))["input_ids"])
         if not self.tokenizer.chat_template:
             raise CheckpointError("messages need a chat template, and this expert has none; send a prompt")
         messages = [dict(message) for message in request.messages or ()]
         try:
             rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError as cause:
+        # a template is a program of the expert's author: whatever it raises is the end of this request, of no other
+        except Exception as cause:
             raise CheckpointError(f"the expert's chat template refuses these messages: {cause}") from cause
         # a template writes its special tokens itself
-        return tuple(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        return tuple(self.tokenizer(_checked(rendered), add_special_tokens=False)["input_ids"])
 
 
 class ProfileReader:
@@ -120,6 +120,17 @@ class Detokenizer:
             self._tokens[start:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
+
+
+def _checked(text: str) -> str:
+    """`text`, if it can be written as UTF-8; JSON can carry strings that cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as cause:
+        raise CheckpointError(
+            f"text must be valid Unicode, got half of a surrogate pair at character {cause.start}; send both halves"
+        ) from cause
+    return text
 
 
 def _load_tokenizer(root: Path) -> Any:

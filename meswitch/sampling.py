@@ -26,5 +26,7 @@ class Sampler:
         """
         if self.is_greedy:
             return int(logits.argmax())
-        probabilities = torch.softmax(logits / self._temperature, dim=-1)
+        # the largest becomes 0 first: divided by a tiny temperature, the others may reach -inf, and none +inf or NaN
+        scaled = (logits - logits.max()).double() / self._temperature
+        probabilities = torch.softmax(scaled, dim=-1, dtype=torch.float32)
         return int(torch.multinomial(probabilities, 1, generator=self._generator))

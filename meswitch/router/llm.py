@@ -102,7 +102,9 @@ class LlmRouter:
         return Route(expert=expert, confidence=float(confidence))
 
     def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(router_prompt(self._domains, text).text)["input_ids"]
+        # what is no Unicode has a route like all else: the expert's own tokenizer says what is wrong with it
+        readable = text.encode(errors="replace").decode()
+        ids: list[int] = self._tokenizer(router_prompt(self._domains, readable).text)["input_ids"]
         return ids
 
     def _shared_options(self) -> list[int]:

@@ -59,6 +59,17 @@ def test_what_a_template_refuses_is_an_error_of_the_request(tmp_path: Path) -> N
         read(save(tmp_path, template=TEMPLATE)).encode(chat("a", role="system"))
 
 
+def test_whatever_a_template_raises_is_an_error_of_the_request(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="refuses these messages: can only concatenate str"):
+        read(save(tmp_path, template="{{ messages[0].content + 1 }}")).encode(chat("a"))
+
+
+@pytest.mark.parametrize("request_", [GenerationRequest(request_id="r", prompt="ab\ud800"), chat("ab\ud800")])
+def test_half_a_surrogate_pair_is_an_error_of_the_request(tmp_path: Path, request_: GenerationRequest) -> None:
+    with pytest.raises(CheckpointError, match="half of a surrogate pair at character 2"):
+        read(save(tmp_path, template=TEMPLATE)).encode(request_)
+
+
 def test_equal_tokenizers_are_read_once(tmp_path: Path) -> None:
     base, same, other = (save(tmp_path / name, template=t) for name, t in (("b", None), ("s", None), ("o", "x")))
     reader = ProfileReader(base)

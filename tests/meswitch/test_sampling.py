@@ -1,5 +1,7 @@
 import math
+from typing import Any
 
+import pytest
 import torch
 
 from meswitch.core import SamplingParams
@@ -26,6 +28,25 @@ def test_a_higher_temperature_is_flatter() -> None:
     share = draws(Sampler(SamplingParams(temperature=2, seed=0))).count(1) / 2000
     expected = math.sqrt(3) / (1 + math.sqrt(3))
     assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 2000)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-45, 1e-30])
+def test_the_smallest_temperatures_take_the_largest_too(temperature: float) -> None:
+    assert set(draws(Sampler(SamplingParams(temperature=temperature, seed=0)), 10)) == {1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": math.nan}, {"temperature": math.inf}, {"temperature": -1.0}, {"seed": -1}, {"seed": 2**64}],
+)
+def test_parameters_that_no_draw_can_use_are_refused(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        SamplingParams(**wrong)
+
+
+def test_the_largest_seed_is_one() -> None:
+    assert len(draws(Sampler(SamplingParams(temperature=1, seed=2**64 - 1)), 3)) == 3
 
 
 def test_what_cannot_be_is_never_drawn() -> None:

@@ -87,6 +87,11 @@ def test_a_query_that_is_too_long_to_ask_falls_back_and_the_others_are_asked(che
     assert [long[0].expert, long[2].expert] == [route.expert for route in short]
 
 
+def test_half_a_surrogate_pair_is_routed_like_a_question_mark(checkpoint: Path) -> None:
+    broken, plain = router(checkpoint).probabilities(["a\ud800b", "a?b"])
+    torch.testing.assert_close(broken, plain)
+
+
 def test_bytes_are_those_of_the_weights_in_float32(checkpoint: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     assert router(checkpoint).nbytes == sum(p.numel() for p in model.parameters()) * 4
