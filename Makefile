@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check format lint types test test-slow test-gpu faults bench quality clean
+.PHONY: help demo check format lint types test test-slow test-gpu faults bench quality policies clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,18 @@ bench: $(VENV)/.installed-dev  ## micro-benchmarks of codecs and scheduler
 
 quality: $(VENV)/.installed  ## answer quality of every codec on the pocket family
 	$(BIN)/harness quality pocket
+
+policies: $(VENV)/.installed  ## hit rates of eviction policies, as docs/policies.md shows them
+	$(BIN)/harness policies --markdown --out reports/results/policies/mixed.json \
+		--trace mixed.jsonl --slots 2 --slots 4 --slots 6 --queue 8 --max-delay 16
+	$(BIN)/harness policies --markdown --out reports/results/policies/ahead.json \
+		--trace mixed.jsonl --slots 2 --slots 4 --slots 6 --prefetch 4 --load-positions 2
+	$(BIN)/harness policies --markdown --out reports/results/policies/zipf.json \
+		--synthetic zipf:1.0,experts=64 --slots 8 --slots 16 --slots 32 --queue 16 --max-delay 32
+	$(BIN)/harness policies --markdown --out reports/results/policies/markov.json \
+		--synthetic zipf:1.0,experts=64,switch=0.3 --slots 8 --slots 16 --slots 32 --queue 16 --max-delay 32
+	$(BIN)/harness policies --markdown --out reports/results/policies/drift.json \
+		--synthetic zipf:1.0,experts=64,drift=20 --slots 8 --slots 16 --slots 32 --queue 16 --max-delay 32
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -57,7 +57,7 @@ class PolicyRow:
         belady_hit_rate: the bound for any policy that serves in order and loads on demand, without pins.
         of_belady: the ratio of the two; above 1 only for what the bound does not cover; `None` if the bound is 0.
         late, loads, wasted: as in `Replay`.
-        belady_loads: the fewest loads in order; loading ahead hides loads, but saves none.
+        belady_loads: the fewest loads that can serve the requests in order, ahead or on demand.
         delay_p99, delay_max: positions that a request was served later than in order.
     """
 
@@ -149,6 +149,7 @@ def compare_policies(sequence: ExpertSequence, config: ComparisonConfig) -> Poli
 
 def write_comparison(path: Path, comparison: PolicyComparison) -> None:
     """Write it as JSON, whole or not at all. Equal comparisons give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(dataclasses.asdict(comparison), indent=1) + "\n").encode())
 
 

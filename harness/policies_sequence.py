@@ -37,18 +37,19 @@ class SyntheticConfig:
 
     Attributes:
         switch: probability of redrawing the expert before each request; 1 is independent draws.
+        drift: every so many requests, each expert takes the popularity of the one before it; 0 is never.
     """
 
     popularity: PopularityConfig
     experts: int = 16
     switch: float = 1.0
+    drift: int = 0
     requests: int = 2000
     seed: int = 0
 
     def __str__(self) -> str:
-        return (
-            f"{self.popularity},experts={self.experts},switch={self.switch:g},requests={self.requests},seed={self.seed}"
-        )
+        settings = [f"experts={self.experts}", f"switch={self.switch:g}", f"drift={self.drift}"]
+        return ",".join([str(self.popularity), *settings, f"requests={self.requests}", f"seed={self.seed}"])
 
 
 def trace_sequence(path: Path) -> ExpertSequence:
@@ -68,19 +69,28 @@ def synthetic_sequence(config: SyntheticConfig) -> ExpertSequence:
     """The sequence that `config` describes, the same for the same config."""
     draws = draw_experts(config.popularity, config.experts, seeded_stream(config.seed, "popularity"))
     wanted = with_locality(draws, config.switch, seeded_stream(config.seed, "locality"))
-    names = tuple(f"e{index:03d}" for index in islice(wanted, config.requests))
+    names = tuple(
+        f"e{(index + (place // config.drift if config.drift else 0)) % config.experts:03d}"
+        for place, index in enumerate(islice(wanted, config.requests))
+    )
     digest = hashlib.sha256("".join(name + "\n" for name in names).encode()).hexdigest()
     return ExpertSequence(source=str(config), sha256=digest, requests=names)
 
 
 def parse_synthetic(text: str) -> SyntheticConfig:
-    """The config that `POPULARITY[,experts=N][,switch=P][,requests=N][,seed=N]` describes.
+    """The config that `POPULARITY[,experts=N][,switch=P][,drift=N][,requests=N][,seed=N]` describes.
 
     Raises:
         UsageError: a word is none of these, or a value is not allowed.
     """
     popularity, *words = text.split(",")
-    kinds: Mapping[str, type[int] | type[float]] = {"experts": int, "switch": float, "requests": int, "seed": int}
+    kinds: Mapping[str, type[int] | type[float]] = {
+        "experts": int,
+        "switch": float,
+        "drift": int,
+        "requests": int,
+        "seed": int,
+    }
     settings: dict[str, float] = {}
     try:
         config = SyntheticConfig(popularity=parse_popularity(popularity))
@@ -90,8 +100,8 @@ def parse_synthetic(text: str) -> SyntheticConfig:
                 raise ValueError(f"a setting must be one of {', '.join(kinds)}, got {word!r}")
             settings[name] = kinds[name](value)
         config = dataclasses.replace(config, **settings)  # type: ignore[arg-type]
-        if min(config.experts, config.requests) < 1 or not 0 <= config.switch <= 1:
-            raise ValueError(f"experts and requests must be at least 1, switch between 0 and 1, got {config}")
+        if min(config.experts, config.requests) < 1 or config.drift < 0 or not 0 <= config.switch <= 1:
+            raise ValueError("experts and requests must be at least 1, drift at least 0, switch between 0 and 1")
     except ValueError as error:
         raise UsageError(f"{text!r} describes no sequence: {error}") from None
     return config

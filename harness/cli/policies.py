@@ -25,7 +25,7 @@ def policies(
     trace: Annotated[str | None, typer.Option(help="A trace file, or the bare name of a bundled one.")] = None,
     synthetic: Annotated[
         str | None,
-        typer.Option(help="Instead of a trace: POPULARITY[,experts=N][,switch=P][,requests=N][,seed=N]."),
+        typer.Option(help="Instead of a trace: POPULARITY[,experts=N][,switch=P][,drift=N][,requests=N][,seed=N]."),
     ] = None,
     names: Annotated[str, typer.Option("--policies", help="Which, with commas.")] = ",".join(REPLAYED),
     pin: Annotated[list[str] | None, typer.Option(help="Never evict this expert. Repeat for several.")] = None,
@@ -36,7 +36,7 @@ def policies(
     ] = 1,
     max_delay: Annotated[int, typer.Option(help="With --queue: places that a request may fall back at most.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write all rows there, as JSON.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables in Markdown.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print shorter tables, in Markdown.")] = False,
 ) -> None:
     """Replay a trace's experts through eviction policies; compare with Belady's bound and the trace's own locality."""
     config = ComparisonConfig(
@@ -51,10 +51,13 @@ def policies(
     comparison = compare_policies(_sequence(trace, synthetic), config)
     if out is not None:
         write_comparison(out, comparison)
-    show = _print_markdown if markdown else _print_table
     typer.echo(_headline(comparison) + "\n")
-    show(POLICY_COLUMNS, [_policy_cells(row) for row in comparison.rows])
-    show(*_locality(comparison))
+    if markdown:
+        _print_markdown(*_hit_rates(comparison))
+        _print_markdown(*_locality(comparison))
+    else:
+        _print_table(POLICY_COLUMNS, [_policy_cells(row) for row in comparison.rows])
+        _print_table(*_locality(comparison))
     if out is not None:
         typer.echo(f"written {out}")
 
@@ -78,12 +81,34 @@ def _headline(comparison: PolicyComparison) -> str:
     )
 
 
-def _policy_cells(row: PolicyRow) -> tuple[str, ...]:
+def _hit_rates(comparison: PolicyComparison) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+    """Heading and rows: slots and options each, with hit rate, part of Belady's, for each policy."""
+    policies = list(dict.fromkeys(row.policy for row in comparison.rows))
+    found: dict[tuple[int, str], dict[str, PolicyRow]] = {}
+    for row in comparison.rows:
+        found.setdefault((row.slots, _options(row)), {})[row.policy] = row
+    rows = []
+    for (slots, options), by_policy in found.items():
+        delay = max((row.delay_p99, row.delay_max) for row in by_policy.values())
+        cells = [_hit_rate(by_policy[name]) if name in by_policy else "" for name in policies]
+        rows.append((str(slots), options, *cells, f"{delay[0]}, {delay[1]}"))
+    return ("slots", "options", *policies, "delay p99, max"), rows
+
+
+def _hit_rate(row: PolicyRow) -> str:
+    return f"{row.hit_rate:.1%}" + ("" if row.of_belady is None else f" ({row.of_belady:.2f})")
+
+
+def _options(row: PolicyRow) -> str:
     options = {"pinned": row.pinned, "prefetch": row.prefetch, "queue": row.queue - 1 and row.queue}
+    return ", ".join(f"{name} {value}" for name, value in options.items() if value) or "–"
+
+
+def _policy_cells(row: PolicyRow) -> tuple[str, ...]:
     return (
         str(row.slots),
         row.policy,
-        ", ".join(f"{name} {value}" for name, value in options.items() if value) or "–",
+        _options(row),
         f"{row.hit_rate:.1%}",
         "–" if row.of_belady is None else f"{row.of_belady:.3f}",
         str(row.loads),

@@ -32,7 +32,7 @@ def test_a_pinned_expert_is_there_before_the_first_request_and_stays() -> None:
     assert (seen.hits, seen.loads) == (2, 1 + 4)
 
 
-def test_loading_ahead_hides_loads_but_does_not_save_any() -> None:
+def test_loading_ahead_hides_the_loads_that_the_queue_announces() -> None:
     # a must be waited for; then one load during each position is one ahead of each request
     seen = replayed("abcabc", prefetch=1)
     assert (seen.hits, seen.late, seen.loads, seen.wasted) == (5, 0, 6, 0)
