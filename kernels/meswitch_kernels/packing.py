@@ -21,6 +21,9 @@ LAYOUT = "interleaved-64/1"
 
 _WORD_BITS = 32
 
+_LANES = {1: torch.int16, 2: torch.int32, 4: torch.int64}
+"""An integer of as many bytes as a block of codes has words."""
+
 
 def words_per_row(K: int, bits: int) -> int:
     """The 32-bit words of one row of K codes, padding included.
@@ -67,14 +70,17 @@ def unpack(words: torch.Tensor, bits: int, K: int) -> torch.Tensor:
         raise ValueError(
             f"words must be [N, {W}] int32 for K = {K} at {bits} bits, got {list(words.shape)} {words.dtype}"
         )
-    N = words.shape[0]
-    blocks, P = W // _words_per_block(bits), _words_per_block(bits)
-    grid = words.reshape(N, blocks, P)
-    codes = torch.empty(N, blocks, _WORD_BITS // bits, P, dtype=torch.uint8, device=words.device)
-    for i in range(_WORD_BITS // bits):
-        # the shift is arithmetic, so the mask also removes copies of the sign bit
-        codes[:, :, i] = (grid >> (i * bits)) & ((1 << bits) - 1)
-    return codes.view(N, blocks * BLOCK)[:, :K].contiguous()
+    N, P = words.shape[0], _words_per_block(bits)
+    blocks = W // P
+    # [N, blocks, bytes of a word, P]: where bytes are of one place in their words, equal bits name neighbours along K
+    octets = words.contiguous().view(torch.uint8).view(N, blocks, P, _WORD_BITS // 8).transpose(2, 3).contiguous()
+    if bits < 8:
+        # P neighbours at once, as one integer: the mask also removes what a shift brings from the byte above
+        lanes = octets.view(_LANES[bits])
+        shifts = torch.arange(8 // bits, dtype=lanes.dtype, device=words.device) * bits
+        mask = int.from_bytes(bytes([(1 << bits) - 1]) * lanes.element_size(), "little")
+        octets = (lanes >> shifts).bitwise_and_(mask).view(torch.uint8)
+    return octets.view(N, blocks * BLOCK)[:, :K].contiguous()
 
 
 def _words_per_block(bits: int) -> int:
