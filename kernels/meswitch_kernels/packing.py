@@ -73,7 +73,9 @@ def unpack(words: torch.Tensor, bits: int, K: int) -> torch.Tensor:
     N, P = words.shape[0], _words_per_block(bits)
     blocks = W // P
     # [N, blocks, bytes of a word, P]: where bytes are of one place in their words, equal bits name neighbours along K
-    octets = words.contiguous().view(torch.uint8).view(N, blocks, P, _WORD_BITS // 8).transpose(2, 3).contiguous()
+    octets = words.contiguous().view(torch.uint8).view(N, blocks, P, _WORD_BITS // 8).transpose(2, 3)
+    # a clone even of no rows, which count as contiguous whatever their strides
+    octets = octets.clone(memory_format=torch.contiguous_format)
     if bits < 8:
         # P neighbours at once, as one integer: the mask also removes what a shift brings from the byte above
         lanes = octets.view(_LANES[bits])
