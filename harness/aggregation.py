@@ -33,6 +33,7 @@ def summarise(run_dir: Path) -> Summary:
         reasons += arm_reasons(arms[arm.name], *seen, scheduled=int(manifest.trace["requests"] or 0))
         notes += arm_notes(arms[arm.name], *seen[1:])
     names = list(arms)
+    comparison = tuple(compare_arms(names[0], other, records, arms) for other in names[1:])
     return Summary(
         run_id=manifest.run_id,
         valid=not reasons,
@@ -41,9 +42,9 @@ def summarise(run_dir: Path) -> Summary:
         partial=manifest.status != "complete",
         family=manifest.family,
         trace=manifest.trace,
-        headline=build_headline(arms, manifest.family),
+        headline=build_headline(arms, manifest.family, comparison[0] if comparison else None),
         arms=arms,
-        comparison=tuple(compare_arms(names[0], other, records, arms) for other in names[1:]),
+        comparison=comparison,
         methods=METHODS,
     )
 

@@ -182,7 +182,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadlineRow:
-    """One figure of the answer. `ratio` is `value / baseline`."""
+    """One figure of the answer. `ratio` is `value / baseline`; `claim` what may be said of it, with its interval."""
 
     metric: str
     label: str
@@ -191,6 +191,7 @@ class HeadlineRow:
     value: float | None
     baseline: float | None
     ratio: float | None
+    claim: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.claims import Claim, claim_exact
+from harness.headline import accuracy_claim, latency_claim, switch_claim, usual_switch
 from harness.summary import ArmSummary, Comparison, Estimate, Quantiles
-from reports.source import RunSource
-from reports.units import (
+from harness.units import (
     format_bytes,
     format_count,
     format_interval,
@@ -14,8 +15,8 @@ from reports.units import (
     format_seconds,
     format_share,
 )
-from reports.verdict import Claim, claim_apart, claim_difference, claim_exact, claim_ratio
-from reports.weights import WORKING_PARTS, serving_parts, weight_parts, whole_models_bytes
+from harness.weights import WORKING_PARTS, serving_parts, weight_parts, whole_models_bytes
+from reports.source import RunSource
 
 __all__ = ["Card", "Group", "Row", "answer_cards"]
 
@@ -79,7 +80,7 @@ def answer_cards(source: RunSource) -> tuple[Card, ...]:
 
 
 def _memory_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:
-    parts, whole = serving_parts(source), whole_models_bytes(source)
+    parts, whole = serving_parts(arm, source.manifest.family), whole_models_bytes(arm, source.manifest.family)
     kept = {part: size for part, size in parts.items() if part not in WORKING_PARTS}
     count = format_plural(source.expert_count, "whole model")
     bars: list[tuple[str, Mapping[str, int], str]] = [(f"{source.treatment}, all experts", parts, "treatment")]
@@ -138,7 +139,7 @@ def _budget_note(arm: ArmSummary, baseline: ArmSummary | None) -> str:
 
 
 def _codes_note(source: RunSource, arm: ArmSummary) -> str:
-    held, counted = weight_parts(arm).get("codes", 0), serving_parts(source).get("codes", 0)
+    held, counted = weight_parts(arm).get("codes", 0), serving_parts(arm, source.manifest.family).get("codes", 0)
     if held == counted:
         return ""
     return f"Codes of all experts; this run loaded {format_bytes(held)} of them."
@@ -187,7 +188,7 @@ def _quantile_group(
 def _speed_claim(source: RunSource, ratio: Estimate | None) -> Claim:
     if source.baseline is None:
         return Claim(text="no baseline in this run", tone="neutral")
-    return claim_ratio(ratio, lower="lower", higher="higher", better="lower")
+    return latency_claim(ratio)
 
 
 def _seconds_rows(named: list[tuple[str, Estimate | None, str]]) -> tuple[Row, ...]:
@@ -223,9 +224,7 @@ def _switch_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None
     if baseline is not None:
         other_place, other = _usual_switch(baseline)
         named.append((f"{source.baseline}{other_place}", other, "baseline"))
-        claim = claim_apart(p50, other, lower="lower", higher="higher")
-        if 0 in (arm.switches, baseline.switches):
-            claim = Claim(text="no comparison: an arm did not switch", tone="neutral")
+        claim = switch_claim(arm, baseline)
     moved = Claim(text="", tone="neutral")
     if baseline is not None:
         moved = claim_exact(arm.moved_bytes, baseline.moved_bytes, lower="less", higher="more", better="lower")
@@ -245,10 +244,8 @@ def _switch_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None
 
 def _usual_switch(arm: ArmSummary) -> tuple[str, Estimate | None]:
     """Where most of the arm's switches came from, as words, and the median of those."""
-    place = max(arm.switch_s, key=lambda name: arm.switch_s[name].n, default=None)
-    if place is None or arm.switch_s[place].n == 0:
-        return "", None
-    return f", from {place}", arm.switch_s[place].p50
+    place, p50 = usual_switch(arm)
+    return "" if place is None else f", from {place}", p50
 
 
 def _moved_rows(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> tuple[Row, ...]:
@@ -282,7 +279,7 @@ def _correct_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | Non
         named.append((source.baseline or "", baseline.accuracy, "baseline"))
     claim = Claim(text="no baseline in this run", tone="neutral")
     if baseline is not None:
-        claim = claim_difference(pair.accuracy_difference if pair else None)
+        claim = accuracy_claim(pair)
     return Card(
         key="correct",
         title="Right answers",

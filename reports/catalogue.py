@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.records import SwitchRecord
+from harness.units import format_bytes, format_count, format_plural, format_seconds, format_share
+from harness.weights import serving_parts, weight_parts, whole_models_bytes
 from reports.figures import latency, memory, quality, svg, switching
 from reports.figures.theme import ROLES, arm_colours, drawing
 from reports.source import RunSource
 from reports.tables import confusion_table
-from reports.units import format_bytes, format_count, format_plural, format_seconds, format_share
-from reports.weights import serving_parts, weight_parts, whole_models_bytes
 
 __all__ = ["DrawnFigure", "Tables", "draw_figures"]
 
@@ -189,10 +189,11 @@ def memory_bars(source: RunSource) -> list[memory.MemoryBar]:
     """Weight bytes of each arm, and after the treatment what as many whole models would take."""
     bars = []
     for arm in source.arms:
-        parts = serving_parts(source) if arm == source.treatment else weight_parts(source.arm(arm))
+        held = source.arm(arm)
+        parts = serving_parts(held, source.manifest.family) if arm == source.treatment else weight_parts(held)
         if parts:
             bars.append(memory.MemoryBar(label=arm, parts=parts))
-    whole = whole_models_bytes(source)
+    whole = whole_models_bytes(source.arm(source.treatment), source.manifest.family)
     if whole is not None:
         label = format_plural(source.expert_count, "whole model")
         bars.insert(1, memory.MemoryBar(label=label, parts={"experts": whole}, computed=True))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import jinja2
 
+from harness.units import format_bytes
 from reports.answer import answer_cards
 from reports.catalogue import DrawnFigure
 from reports.definitions import DEFINITIONS
@@ -15,7 +16,6 @@ from reports.headline import caveat, headline, subject
 from reports.rows import client_rows, expert_rows, metric_rows, provenance_rows
 from reports.source import RunSource
 from reports.tables import wrong_answers
-from reports.units import format_bytes
 from reports.verdict import run_verdict
 
 __all__ = ["EMBED_LIMIT_BYTES", "Download", "make_download", "render_page"]

@@ -7,8 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from harness.summary import ArmSummary, Estimate, ExpertSummary, Quantiles
-from reports.source import RunSource
-from reports.units import (
+from harness.units import (
     format_bytes,
     format_count,
     format_interval,
@@ -16,6 +15,7 @@ from reports.units import (
     format_seconds,
     format_share,
 )
+from reports.source import RunSource
 
 __all__ = ["Cell", "ExpertRow", "MetricRow", "client_rows", "expert_rows", "metric_rows", "provenance_rows"]
 

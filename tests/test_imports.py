@@ -28,13 +28,17 @@ ALLOWED: dict[str, set[str]] = {
 DOORS = {"meswitch.families": "workloads", "meswitch.cli": "workloads", "harness.cli": "reports"}
 # the only modules of harness that reports may read
 REPORTS_READS = (
+    "harness.claims",
     "harness.errors",
+    "harness.headline",
     "harness.metrics",
     "harness.records",
     "harness.results",
     "harness.statistics",
     "harness.summary",
     "harness.telemetry.sample",
+    "harness.units",
+    "harness.weights",
 )
 LIGHT = [
     "workloads.trace",

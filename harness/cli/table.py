@@ -6,8 +6,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.sizes import format_bytes
+from harness.headline import headline_sentences
 from harness.summary import ArmSummary, Estimate, HeadlineRow, Quantiles, Summary
+from harness.units import format_bytes
 
 __all__ = ["print_summary"]
 
@@ -16,7 +17,7 @@ def print_summary(summary: Summary, run_dir: Path, report: Path | None, console:
     """Print what the run came to."""
     console.print()
     console.print(_title(summary), style="bold", highlight=False)
-    for sentence in summary.headline.sentences:
+    for sentence in headline_sentences(summary):
         console.print(f"  {sentence}", highlight=False, soft_wrap=True)
     console.print()
     console.print(_answer(summary))
@@ -42,11 +43,12 @@ def _answer(summary: Summary) -> Table:
     table.add_column(headline.arm or "", justify="right")
     if headline.baseline:
         table.add_column(headline.baseline, justify="right")
-        table.add_column("", justify="right")
+        table.add_column("")
     for row in headline.rows:
         cells = [row.label, _figure(row, row.value)]
         if headline.baseline:
-            cells += [_figure(row, row.baseline), _times(row)]
+            # of a run that is not valid nothing may be claimed
+            cells += [_figure(row, row.baseline), row.claim if summary.valid else ""]
         table.add_row(*cells)
     for name, pick in (
         ("router accuracy", lambda a: _share(a.router_accuracy)),
@@ -135,14 +137,6 @@ def _figure(row: HeadlineRow, value: float | None) -> str:
             return f"{value:.2f} /s"
         case "count":
             return f"{value:.0f}"
-
-
-def _times(row: HeadlineRow) -> str:
-    if row.ratio is None or row.ratio == 0:
-        return ""
-    if row.better == "higher":
-        return f"{row.ratio:.2f}×"
-    return f"{1 / row.ratio:.1f}× less" if row.ratio <= 1 else f"{row.ratio:.1f}× more"
 
 
 def _share(estimate: Estimate | None) -> str:

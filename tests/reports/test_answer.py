@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from harness.records import RequestRecord
+from harness.weights import whole_models_bytes
 from reports.answer import Card, answer_cards
 from reports.headline import caveat, headline, subject
 from reports.source import RunSource, read_run
-from reports.weights import whole_models_bytes
 
 MIB = 1024**2
 
@@ -27,7 +27,7 @@ def card(source: RunSource, key: str) -> Card:
 def test_memory_stands_against_whole_models_and_the_baselines_budget(source: RunSource) -> None:
     memory = card(source, "memory")
     # base 8 + codes 6 + dense cache 16 + router 3; whole models: 8 x 8 + router 3
-    assert whole_models_bytes(source) == 67 * MIB
+    assert whole_models_bytes(source.arm("meswitch"), source.manifest.family) == 67 * MIB
     assert memory.figure == "33.0 MiB"
     assert [row.value for row in memory.groups[0].rows] == ["33.0 MiB", "67.0 MiB", "35.0 MiB"]
     assert memory.groups[0].claim.text == "2.0× less than 8 whole models"

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.summary import Estimate
-from reports.units import (
+from harness.units import (
     MISSING,
     format_bytes,
     format_count,
