@@ -102,7 +102,9 @@ def _read_profiles(config: EngineConfig) -> Mapping[str, ExpertProfile]:
 
 
 def _companions(path: Path) -> Path:
-    return open_delta(path, verify=False).tokenizer_dir
+    directory = open_delta(path, verify=False)
+    directory.check_companions()
+    return directory.tokenizer_dir
 
 
 def _delta_pool(

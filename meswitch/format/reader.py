@@ -11,7 +11,7 @@ from meswitch.codecs import get_codec
 from meswitch.codecs.base import CompressedDelta, TensorSpec
 from meswitch.delta import ExpertDelta
 from meswitch.errors import BaseMismatchError, CodecOptionError, DeltaFormatError
-from meswitch.format.manifest import MANIFEST_FILE, SCHEMA, Manifest, ParameterRecord, decode_manifest
+from meswitch.format.manifest import MANIFEST_FILE, SCHEMA, FileRecord, Manifest, ParameterRecord, decode_manifest
 from meswitch.format.staging import recover
 from meswitch.format.writer import TENSOR_FILE, TOKENIZER_DIR, hash_file
 from meswitch.plan import EXACT_LOCAL, ROWS_LOCAL, tensor_name
@@ -54,13 +54,22 @@ class DeltaDirectory:
         """The expert's config, tokenizer, chat template and generation config, as transformers loads them."""
         return self.root / TOKENIZER_DIR
 
+    def check_companions(self) -> None:
+        """Nothing, if all files but that of the tensors, which `load_expert` checks, are as they were written.
+
+        Raises:
+            DeltaFormatError: one is damaged.
+        """
+        for name in self.manifest.files.keys() - {TENSOR_FILE}:
+            _check_content(self.root / name, self.manifest.files[name])
+
 
 def open_delta(path: Path, *, verify: bool = True) -> DeltaDirectory:
     """The delta directory at `path`.
 
     Args:
         path: the directory.
-        verify: check every file's BLAKE3; without it only sizes and the manifest's own checksum are.
+        verify: check every file's BLAKE3; without it only names, sizes and the manifest's own checksum are.
 
     Raises:
         DeltaFormatError: the directory is not a delta of this schema, or a file is missing, added to or damaged.
@@ -74,8 +83,11 @@ def open_delta(path: Path, *, verify: bool = True) -> DeltaDirectory:
     manifest = decode_manifest(content, path / MANIFEST_FILE)
     if TENSOR_FILE not in manifest.files:
         raise DeltaFormatError(f"{path / MANIFEST_FILE} must list {TENSOR_FILE}")
-    for name in manifest.files:
-        _check_file(path, name, manifest, verify=verify)
+    for name, expected in manifest.files.items():
+        _check_file(path, name, expected)
+        if verify:
+            _check_content(path / name, expected)
+    _check_nothing_added(path, manifest)
     return DeltaDirectory(root=path, manifest=manifest)
 
 
@@ -108,18 +120,32 @@ def load_expert(path: Path, *, base_identity: str | None, verify: bool = True) -
         raise DeltaFormatError(f"{directory.tensor_file} does not hold what its manifest lists: {cause}") from cause
 
 
-def _check_file(root: Path, name: str, manifest: Manifest, *, verify: bool) -> None:
+def _check_file(root: Path, name: str, expected: FileRecord) -> None:
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts:
         raise DeltaFormatError(f"{root / MANIFEST_FILE} must list files inside its directory, got {name!r}")
-    path, expected = root / name, manifest.files[name]
+    path = root / name
     if not path.is_file():
         raise DeltaFormatError(f"{path} is missing; copy or compress the expert again")
     found = path.stat().st_size
     if found != expected.nbytes:
         raise DeltaFormatError(f"{path} must have {expected.nbytes} bytes, got {found}; copy or compress it again")
-    if verify and hash_file(path) != expected:
+
+
+def _check_content(path: Path, expected: FileRecord) -> None:
+    try:
+        found = hash_file(path)
+    except OSError as cause:
+        raise DeltaFormatError(f"{path} cannot be read: {cause.strerror or cause}") from cause
+    if found != expected:
         raise _damaged(path)
+
+
+def _check_nothing_added(root: Path, manifest: Manifest) -> None:
+    # transformers reads whatever lies there: a template that nobody vouches for would change every prompt
+    for path in sorted((root / TOKENIZER_DIR).rglob("*")):
+        if not path.is_dir() and path.relative_to(root).as_posix() not in manifest.files:
+            raise DeltaFormatError(f"{path} is not listed in {MANIFEST_FILE}; remove it or copy the expert again")
 
 
 def _damaged(path: Path) -> DeltaFormatError:

@@ -141,6 +141,14 @@ def test_a_flipped_bit_fails_the_request_and_never_answers_as_the_base(config: E
     assert list(answers(events)) == ["good"]
 
 
+def test_a_damaged_companion_is_refused_before_start(config: EngineConfig, tmp_path: Path) -> None:
+    damaged = damage(config.experts["e1"], tmp_path / "e1", offset=0)
+    path = damaged / "tokenizer" / "generation_config.json"
+    path.write_text(path.read_text().replace('"eos_token_id": 2', '"eos_token_id": 3'))
+    with pytest.raises(DeltaFormatError, match=f"{path} is damaged"):
+        build_engine(replace(config, experts={"e1": damaged}))
+
+
 def test_a_truncated_delta_is_refused_before_start(config: EngineConfig, tmp_path: Path) -> None:
     damaged = damage(config.experts["e1"], tmp_path / "e1", offset=0)
     with (damaged / "delta.safetensors").open("r+b") as file:

@@ -1,6 +1,7 @@
 """A delta directory is read exactly as it was written, or refused by name."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return base, fine_tune(base, root / "expert", vocabulary=41)
 
 
-@pytest.fixture
-def delta(models: tuple[Path, Path], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def pristine(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     base, expert = models
-    compress_expert(CompressConfig(base=base, expert=expert, output=tmp_path / "delta", name="math"))
-    return tmp_path / "delta"
+    output = tmp_path_factory.mktemp("pristine") / "delta"
+    compress_expert(CompressConfig(base=base, expert=expert, output=output, name="math"))
+    return output
+
+
+@pytest.fixture
+def delta(pristine: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(pristine, tmp_path / "delta")
 
 
 def rewrite_manifest(delta: Path, **changes: Any) -> None:
@@ -98,6 +106,21 @@ def test_one_flipped_bit_anywhere_is_refused(name: str, place: float, delta: Pat
     if name in ("delta.safetensors", "manifest.json"):
         with pytest.raises(DeltaFormatError, match=path.name):
             load_expert(delta, base_identity=None)
+    else:
+        with pytest.raises(DeltaFormatError, match=path.name):
+            open_delta(delta, verify=False).check_companions()
+
+
+def test_companions_are_checked_without_the_tensors(delta: Path) -> None:
+    path = delta / "delta.safetensors"
+    path.write_bytes(bytes(path.stat().st_size))
+    open_delta(delta, verify=False).check_companions()
+
+
+def test_a_file_that_nobody_vouches_for_is_refused(delta: Path) -> None:
+    (delta / "tokenizer" / "chat_template.jinja").write_text("x")
+    with pytest.raises(DeltaFormatError, match=r"chat_template\.jinja is not listed in manifest\.json"):
+        open_delta(delta, verify=False)
 
 
 @pytest.mark.parametrize("name", ["delta.safetensors", "manifest.json", "tokenizer/tokenizer.json"])
