@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from harness.units import format_bytes
 from reports.figures.grid import clip
 from reports.figures.theme import PART_COLOURS, ROLES, arm_colours, new_figure
-from reports.units import format_bytes
 
 __all__ = ["LANES", "Lane", "MemoryBar", "draw_lanes", "draw_memory"]
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from reports.units import format_seconds
+from harness.units import format_seconds
 
 __all__ = [
     "CLASS_DASHES",
