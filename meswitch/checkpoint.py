@@ -79,6 +79,11 @@ class Checkpoint:
         return tuple(sorted(self._tensors))
 
     @property
+    def names_on_disk(self) -> tuple[str, ...]:
+        """The tensors' names, file by file, in the order in which they lie there."""
+        return tuple(sorted(self._tensors, key=lambda name: (self._tensors[name].path, self._tensors[name].start)))
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(stored.spec.nbytes for stored in self._tensors.values())

@@ -11,15 +11,15 @@ from typing import Protocol
 
 import torch
 
-from meswitch.architecture import Architecture, ParameterKind
+from meswitch.architecture import Architecture, Parameter, ParameterKind
 from meswitch.checkpoint import Checkpoint
 from meswitch.codecs import decompress
 from meswitch.codecs.base import CompressedDelta
 from meswitch.delta import ExpertDelta
 from meswitch.dense_cache import DenseCache
-from meswitch.errors import CheckpointError, MissingShardError, ShapeMismatchError
+from meswitch.errors import ShapeMismatchError
 from meswitch.operand import DenseOperand, Operand, has_levels, level_operand, level_operand_bytes
-from meswitch.tensor_file import read_header, read_tensor
+from meswitch.plan import check_checkpoint
 
 __all__ = ["DeltaWeights", "ExpertWeights", "WholeModel", "formed_bytes", "read_whole_model", "whole_model_bytes"]
 
@@ -154,9 +154,8 @@ def whole_model_bytes(root: Path, *, architecture: Architecture, tied: bool) -> 
     Raises:
         CheckpointError: it cannot be used as it is.
     """
-    checkpoint = Checkpoint(root)
-    names = _needed(architecture, tied=tied)
-    return sum(checkpoint.spec(name).nbytes // checkpoint.spec(name).dtype.itemsize for name in names) * FLOAT32_BYTES
+    checkpoint = _open(root, architecture, tied=tied)
+    return sum(prod(checkpoint.spec(name).shape) for name in _needed(architecture, tied=tied)) * FLOAT32_BYTES
 
 
 def read_whole_model(root: Path, *, architecture: Architecture, tied: bool) -> WholeModel:
@@ -168,17 +167,10 @@ def read_whole_model(root: Path, *, architecture: Architecture, tied: bool) -> W
         tied: whether the checkpoint's head is its embedding.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: it is missing or damaged, or its tensors are not those of the architecture.
     """
-    checkpoint, needed = Checkpoint(root), _needed(architecture, tied=tied)
-    tensors: dict[str, torch.Tensor] = {}
-    for path in checkpoint.files:
-        for name, stored in read_header(path, error=CheckpointError).items():
-            if name in needed:
-                tensors[name] = read_tensor(stored, error=CheckpointError).float()
-    if missing := sorted(needed - tensors.keys()):
-        raise MissingShardError(f"{root}: tensor {missing[0]} is in none of the checkpoint's files")
-    _check_shapes(root, tensors, architecture)
+    checkpoint, needed = _open(root, architecture, tied=tied), _needed(architecture, tied=tied)
+    tensors = {name: checkpoint.read(name).float() for name in checkpoint.names_on_disk if name in needed}
     return WholeModel(tensors, architecture)
 
 
@@ -187,12 +179,24 @@ def _needed(architecture: Architecture, *, tied: bool) -> set[str]:
     return names - {architecture.head} if tied else names
 
 
-def _check_shapes(root: Path, tensors: Mapping[str, torch.Tensor], architecture: Architecture) -> None:
+def _open(root: Path, architecture: Architecture, *, tied: bool) -> Checkpoint:
+    checkpoint = Checkpoint(root)
+    check_checkpoint(checkpoint, architecture, tied=tied)
+    needed = _needed(architecture, tied=tied)
     for parameter in architecture.parameters:
-        if parameter.name not in tensors:
-            continue
-        shape = tuple(tensors[parameter.name].shape)
-        # a vocabulary may have grown, so only the width of a table is fixed
-        first = 1 if parameter.kind in TABLES else 0
-        if len(shape) != len(parameter.shape) or shape[first:] != parameter.shape[first:]:
-            raise ShapeMismatchError(f"{root}: {parameter.name} must have shape {parameter.shape}, got {shape}")
+        if parameter.name in needed:
+            _check_shape(root, parameter, checkpoint.spec(parameter.name).shape)
+    rows = {
+        name: checkpoint.spec(name).shape[0] for name in (architecture.embedding, architecture.head) if name in needed
+    }
+    if len(set(rows.values())) > 1:
+        sizes = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise ShapeMismatchError(f"{root}: embedding and head must have the same number of rows, got {sizes}")
+    return checkpoint
+
+
+def _check_shape(root: Path, parameter: Parameter, shape: tuple[int, ...]) -> None:
+    # a vocabulary may have grown, so only the width of a table is fixed
+    first = 1 if parameter.kind in TABLES else 0
+    if len(shape) != len(parameter.shape) or shape[first:] != parameter.shape[first:]:
+        raise ShapeMismatchError(f"{root}: {parameter.name} must have shape {parameter.shape}, got {shape}")

@@ -49,6 +49,14 @@ def test_every_tensor_is_read_as_it_was_saved(kind: str, request: pytest.Fixture
     assert checkpoint.nbytes == 12 * 4 + 6 * 2 + 2
 
 
+def test_names_on_disk_are_in_the_order_of_their_offsets(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    # safetensors itself puts the widest dtype first
+    tensors = {"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.ones(2), "c": torch.ones(2, dtype=torch.float64)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert Checkpoint(tmp_path).names_on_disk == ("c", "b", "a")
+
+
 def test_tensor_that_is_read_belongs_to_the_caller(single: Path) -> None:
     Checkpoint(single).read("a.weight").zero_()
     assert torch.equal(Checkpoint(single).read("a.weight"), TENSORS["a.weight"])

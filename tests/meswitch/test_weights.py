@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from meswitch.architecture import describe
 from meswitch.codecs import decompress
 from meswitch.dense_cache import DenseCache
-from meswitch.errors import CheckpointError, MissingShardError, ShapeMismatchError
+from meswitch.errors import CheckpointError, MissingShardError, ShapeMismatchError, UnsupportedModelError
 from meswitch.weights import DeltaWeights, WholeModel, formed_bytes, read_whole_model, whole_model_bytes
 from tests.meswitch.serving_models import delta_between, fine_tune, save_base, tiny_config
 
@@ -132,6 +132,18 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
 def test_another_shape_is_named(tmp_path: Path) -> None:
     root = rewrite(save_base(tmp_path / "base", CONFIG), **{LINEAR: torch.zeros(3, 32)})
     with pytest.raises(ShapeMismatchError, match=rf"{LINEAR} must have shape \(48, 32\), got \(3, 32\)"):
+        read(root)
+
+
+def test_tables_of_different_vocabularies_are_refused(tmp_path: Path) -> None:
+    root = rewrite(save_base(tmp_path / "base", CONFIG), **{HEAD: torch.zeros(97, 32)})
+    with pytest.raises(ShapeMismatchError, match=f"same number of rows, got {EMBEDDING} 96, {HEAD} 97"):
+        whole_model_bytes(root, architecture=ARCHITECTURE, tied=False)
+
+
+def test_a_tensor_of_no_plain_floats_is_refused_and_not_taken_for_weights(tmp_path: Path) -> None:
+    root = rewrite(save_base(tmp_path / "base", CONFIG), **{LINEAR: torch.zeros(48, 32, dtype=torch.float8_e4m3fn)})
+    with pytest.raises(UnsupportedModelError, match=f"{LINEAR} is torch.float8_e4m3fn, already quantised"):
         read(root)
 
 
