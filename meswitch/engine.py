@@ -12,7 +12,7 @@ from meswitch.architecture import Architecture, describe, read_config
 from meswitch.batch import Batch
 from meswitch.checkpoint import Checkpoint
 from meswitch.compatibility import check_compatible
-from meswitch.config import EngineConfig, RouterConfig, StoreConfig
+from meswitch.config import EngineConfig, RouterConfig, SchedulerConfig, StoreConfig
 from meswitch.core import BASE, Engine
 from meswitch.delta import ExpertDelta
 from meswitch.errors import BaseMismatchError, CapacityError, ExpertNameError
@@ -50,7 +50,7 @@ def build_engine(config: EngineConfig) -> Engine:
         build_pool = _delta_pool if config.weights == "delta" else _whole_pool
         pool = build_pool(config, architecture, base_config, executor, router.nbytes if router else 0)
         model = SwitchModel(base_config)
-        limits = config.scheduler
+        limits = _within_positions(config.scheduler, base_config)
         cache = model.new_cache(slots=limits.max_rows, tokens=limits.max_context_tokens)
         profiles = _read_profiles(config)
     except BaseException:
@@ -68,6 +68,12 @@ def build_engine(config: EngineConfig) -> Engine:
         kv_bytes=cache.nbytes,
         on_close=partial(executor.shutdown, cancel_futures=True),
     )
+
+
+def _within_positions(limits: SchedulerConfig, base_config: Any) -> SchedulerConfig:
+    """`limits`, but no more tokens than the base was made for: beyond its positions answers turn into noise."""
+    positions = getattr(base_config, "max_position_embeddings", None) or limits.max_context_tokens
+    return replace(limits, max_context_tokens=min(limits.max_context_tokens, positions))
 
 
 def _check_names(config: EngineConfig) -> None:

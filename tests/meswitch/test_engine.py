@@ -86,6 +86,15 @@ def test_a_grown_vocabulary_is_used(config: EngineConfig) -> None:
     assert [event.error for event in events if isinstance(event, Failed)] == ["CheckpointError"]
 
 
+def test_a_request_beyond_the_positions_of_the_base_is_refused(config: EngineConfig) -> None:
+    engine = build_engine(config)
+    events = run(engine, [ask("fits", "e1", [5], max_tokens=255), ask("not", "e1", [5], max_tokens=256)])
+    engine.close()
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert (failed.request_id, failed.error) == ("not", "CapacityError")
+    assert "input and output may have 256 tokens together, got 1 + 256" in failed.message
+
+
 def test_a_larger_vocabulary_in_the_batch_changes_no_draw(config: EngineConfig) -> None:
     sampled = [ask(name, name, [5, 6], temperature=1.0, seed=0, ignore_eos=True) for name in NAMES]
     engine = build_engine(config)
