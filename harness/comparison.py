@@ -3,16 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.metrics import distinct_switches
 from harness.records import RequestRecord
-from harness.statistics import MINIMUM_N, paired_interval, percentile, share
+from harness.statistics import MINIMUM_N, Floats, paired_interval, paired_share_difference, percentile, quantiles, share
 from harness.summary import ArmSummary, Comparison, Estimate
 
 __all__ = ["compare_arms"]
 
-Floats = NDArray[np.float64]
 Pairs = Sequence[tuple[RequestRecord, RequestRecord]]
 
 
@@ -50,7 +48,27 @@ def _ratio(pairs: Pairs, value: Callable[[RequestRecord], float | None], q: floa
     def statistic(left: Floats, right: Floats) -> Floats:
         return _rows_percentile(left, q) / _rows_percentile(right, q)
 
-    return paired_interval([a for a, _ in both], [b for _, b in both], statistic)
+    ours, theirs = [a for a, _ in both], [b for _, b in both]
+    ratio = paired_interval(ours, theirs, statistic)
+    return None if ratio is None else _bounded(ratio, _own(ours, q), _own(theirs, q))
+
+
+def _own(values: Sequence[float], q: float) -> Estimate:
+    estimate = {0.5: quantiles(values).p50, 0.99: quantiles(values).p99}[q]
+    assert estimate is not None
+    return estimate
+
+
+def _bounded(ratio: Estimate, ours: Estimate, theirs: Estimate) -> Estimate:
+    """`ratio` without the ends that the arms' own percentiles leave open.
+
+    Resampling never draws a value beyond the largest one seen, so that alone it would bound what the data cannot.
+    """
+    return Estimate(
+        value=ratio.value,
+        low=None if ours.low is None or theirs.high is None else ratio.low,
+        high=None if ours.high is None or theirs.low is None else ratio.high,
+    )
 
 
 def _rows_percentile(values: Floats, q: float) -> Floats:
@@ -69,11 +87,7 @@ def _switch_ratio(ours: Sequence[RequestRecord], theirs: Sequence[RequestRecord]
 
 def _accuracy_difference(pairs: Pairs) -> Estimate | None:
     judged = [(a.correct, b.correct) for a, b in pairs if a.correct is not None and b.correct is not None]
-
-    def statistic(left: Floats, right: Floats) -> Floats:
-        return np.asarray((left - right).mean(axis=-1))
-
-    return paired_interval([float(a) for a, _ in judged], [float(b) for _, b in judged], statistic)
+    return paired_share_difference([a for a, _ in judged], [b for _, b in judged])
 
 
 def _equal_outputs(pairs: Pairs) -> Estimate | None:

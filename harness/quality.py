@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.errors import RunFormatError, UsageError
 from harness.evaluation_log import Evaluation
 from harness.results import write_atomic
-from harness.statistics import METHODS, Floats, paired_interval, share
+from harness.statistics import METHODS, paired_share_difference, share
 from harness.summary import Estimate
 
 __all__ = [
@@ -230,7 +230,8 @@ def quality_report(units: Iterable[Unit], evaluations: Sequence[Evaluation] = ()
         ),
         methods={
             "interval": METHODS["share_interval"],
-            "difference_interval": "bootstrap over problems, the same in both models, 2000 resamples, seed 0",
+            "difference_interval": "bootstrap over problems, the same in both models, 2000 resamples, seed 0; "
+            "where no verdict differs, Wilson's bound on the share that would",
         },
     )
 
@@ -286,14 +287,9 @@ def _mean(rows: Sequence[QualityRow], pairs: Sequence[tuple[Unit, Unit]]) -> Qua
 
 
 def _difference(pairs: Sequence[tuple[Unit, Unit]]) -> Estimate:
-    ours = [float(item.correct) for unit, _ in pairs for item in unit.items]
-    theirs = [float(item.correct) for _, expert in pairs for item in expert.items]
-
-    def statistic(left: Floats, right: Floats) -> Floats:
-        difference: Floats = (left - right).mean(axis=-1)
-        return difference
-
-    estimate = paired_interval(ours, theirs, statistic, independent=True)
+    ours = [item.correct for unit, _ in pairs for item in unit.items]
+    theirs = [item.correct for _, expert in pairs for item in expert.items]
+    estimate = paired_share_difference(ours, theirs, independent=True)
     assert estimate is not None
     return estimate
 

@@ -15,6 +15,7 @@ __all__ = [
     "METHODS",
     "effective_size",
     "paired_interval",
+    "paired_share_difference",
     "percentile",
     "quantiles",
     "rate",
@@ -28,7 +29,9 @@ METHODS = {
     "percentile_guard": "p90 from 30 values on, p99 from 300 values on, otherwise null",
     "share_interval": "Wilson score",
     "rate_interval": "batch means: 20 equal parts of the window, Student t",
-    "paired_interval": "moving-block bootstrap over requests, the same blocks in both arms, 2000 resamples, seed 0",
+    "paired_interval": "moving-block bootstrap over requests, the same blocks in both arms, 2000 resamples, seed 0; "
+    "an end that an arm's own percentile leaves open is null; where no verdict differs, Wilson's bound on the share "
+    "that would",
 }
 
 Z95 = 1.959963984540054
@@ -51,9 +54,14 @@ def effective_size(values: Sequence[float]) -> float:
     n = len(values)
     if n < 3:
         return float(n)
-    ranks = np.argsort(np.argsort(np.asarray(values), kind="stable"), kind="stable").astype(np.float64)
+    _, places, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    # equal values share their mean rank: ranked in schedule order, they would look like a steady climb
+    ranks = (np.cumsum(counts) - (counts + 1) / 2)[places]
     ranks -= ranks.mean()
-    r = float((ranks[1:] * ranks[:-1]).sum() / (ranks * ranks).sum())
+    spread = float((ranks * ranks).sum())
+    if spread == 0:
+        return float(n)
+    r = float((ranks[1:] * ranks[:-1]).sum()) / spread
     return float(n) if r <= 0 else max(n * (1 - r) / (1 + r), 1.0)
 
 
@@ -140,6 +148,27 @@ def paired_interval(
     drawn = statistic(pair[0][rows], pair[1][rows])
     low, high = np.quantile(drawn[np.isfinite(drawn)], [0.025, 0.975], method="inverted_cdf")
     return Estimate(value=value, low=float(low), high=float(high))
+
+
+def paired_share_difference(
+    arm: Sequence[bool], baseline: Sequence[bool], *, independent: bool = False
+) -> Estimate | None:
+    """Share of true values in `arm` less that in `baseline`, with a bootstrap interval over the pairs.
+
+    Where no pair differs there is nothing to resample, and yet the next pair may differ: the ends are then Wilson's
+    bound on the share of pairs that differ, of which none was seen.
+    """
+
+    def statistic(left: Floats, right: Floats) -> Floats:
+        return np.asarray((left - right).mean(axis=-1))
+
+    estimate = paired_interval(list(map(float, arm)), list(map(float, baseline)), statistic, independent=independent)
+    differing = share(0, len(arm))
+    if estimate is None or estimate.low is None or differing is None or differing.high is None:
+        return estimate
+    if any(a != b for a, b in zip(arm, baseline, strict=True)):
+        return estimate
+    return Estimate(value=0.0, low=-differing.high, high=differing.high)
 
 
 def _block_length(pair: tuple[Floats, Floats]) -> int:

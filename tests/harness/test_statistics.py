@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from harness import statistics
-from harness.statistics import effective_size, paired_interval, percentile, quantiles, rate, share
+from harness.statistics import (
+    effective_size,
+    paired_interval,
+    paired_share_difference,
+    percentile,
+    quantiles,
+    rate,
+    share,
+)
 
 
 @pytest.mark.parametrize(("q", "expected"), [(0.5, 3), (0.9, 5), (0.99, 5), (0.2, 1)])
@@ -55,6 +63,33 @@ def test_values_that_follow_each_other_are_worth_less():
     expected = n * (1 - rank_r) / (1 + rank_r)
     assert effective_size(series) == pytest.approx(expected, rel=4 * 2 / math.sqrt(n) / (1 - rank_r))
     assert effective_size(scrambled(1000)) > 800
+
+
+def test_equal_values_do_not_look_like_a_steady_climb():
+    assert effective_size([7.0] * 500) == 500
+    # independent verdicts, 9 of 10 right: r is within 4 standard errors of 0, and the size within twice as much
+    verdicts = np.random.default_rng(0).random(10_000) < 0.9
+    assert effective_size(verdicts.astype(float).tolist()) > 10_000 * (1 - 2 * 4 / math.sqrt(10_000))
+    # half wrong, then half right: 998 of 999 neighbours agree and one pair does not, so r = 997 / 1000
+    assert effective_size([0.0] * 500 + [1.0] * 500) == pytest.approx(1000 * 0.003 / 1.997)
+
+
+def test_an_interval_of_independent_verdicts_is_as_wide_as_their_standard_error():
+    rng = np.random.default_rng(0)
+    ours, theirs = (rng.random(400) < 0.9, rng.random(400) < 0.9)
+    estimate = paired_share_difference(ours.tolist(), theirs.tolist())
+    difference = ours.astype(float) - theirs
+    half = 1.96 * difference.std() / math.sqrt(400)
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.2)
+
+
+def test_pairs_that_never_differ_do_not_prove_that_none_would():
+    # Wilson's upper bound of 0 in n: 1.96^2 / (n + 1.96^2)
+    estimate = paired_share_difference([True, False] * 100, [True, False] * 100)
+    assert (estimate.value, estimate.low) == (0, -estimate.high)
+    assert estimate.high == pytest.approx(3.8415 / 203.8415, rel=1e-3)
+    assert paired_share_difference([True] * 9, [True] * 9).high is None
+    assert paired_share_difference([], []) is None
 
 
 def test_a_share_has_wilsons_interval():
