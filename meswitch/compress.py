@@ -69,6 +69,8 @@ def compress_expert(config: CompressConfig, *, progress: Report | None = None) -
             pair, config.calibration, second_moments=moments, progress=lambda *n: report(calibrating(*n))
         )
     with staged(config.output, resumable=True) as root:
+        # another process may have made one there since
+        _check_output(config)
         return _write(config, pair, plan, codecs, calibration, root, report)
 
 

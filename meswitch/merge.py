@@ -50,8 +50,7 @@ def merge(
         DeltaFormatError: the delta is damaged.
         StorageError: the disk refuses; nothing is left behind then.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise CheckpointError(f"the output of a merge must not exist yet, got {output}; choose another directory")
+    _check_output(output)
     directory = open_delta(delta)
     checkpoint = Checkpoint(base)
     expert = load_expert(delta, base_identity=checkpoint_identity(checkpoint), verify=False)
@@ -60,12 +59,19 @@ def merge(
         for record in directory.manifest.parameters
     }
     with staged(output) as root:
+        # another process may have made one there since
+        _check_output(output)
         for path in sorted(directory.tokenizer_dir.iterdir()):
             shutil.copyfile(path, root / path.name)
         if dtype is not None:
             _write_dtype(root / CONFIG_FILE, dtype)
         merged = _merged(checkpoint, expert, directory.manifest, progress)
         _write_shards(root, specs, merged, shard_bytes)
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise CheckpointError(f"the output of a merge must not exist yet, got {output}; choose another directory")
 
 
 def merged_parameter(checkpoint: Checkpoint, expert: ExpertDelta, record: ParameterRecord) -> torch.Tensor:

@@ -22,6 +22,8 @@ class Checkpoints:
 def materialise(family: Family, home: Path, *, progress: Callable[[str, int, int], None] | None = None) -> Checkpoints:
     """The family's checkpoints under `home/families/<name>-<hash>/`, merged now if they are not there yet.
 
+    Of several processes that need them at once, one merges and the others wait.
+
     Args:
         family: whose deltas are merged with its base.
         home: where meswitch keeps its files.
@@ -36,7 +38,12 @@ def materialise(family: Family, home: Path, *, progress: Callable[[str, int, int
     if "router" in family.experts:
         raise FamilyError("the name 'router' is taken by the router itself; rename that expert")
     if not root.is_dir():
-        merge_all(family, deltas, root, progress)
+        from meswitch.format.staging import exclusive
+
+        with exclusive(root):
+            # another process may have made them while this one waited
+            if not root.is_dir():
+                merge_all(family, deltas, root, progress)
     made = {name: root / name for name in deltas}
     return Checkpoints(
         base=family.base_dir, experts={name: made[name] for name in family.experts}, router=made["router"]

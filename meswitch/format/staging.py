@@ -15,7 +15,16 @@ from pathlib import Path
 
 from meswitch.errors import StorageError
 
-__all__ = ["clear_directory", "partial_path", "publish", "recover", "remove_directory", "staged", "storage_errors"]
+__all__ = [
+    "clear_directory",
+    "exclusive",
+    "partial_path",
+    "publish",
+    "recover",
+    "remove_directory",
+    "staged",
+    "storage_errors",
+]
 
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
@@ -67,6 +76,28 @@ def staged(target: Path, *, resumable: bool = False) -> Iterator[Path]:
             except BaseException:
                 remove_directory(partial)
                 raise
+
+
+@contextlib.contextmanager
+def exclusive(target: Path) -> Iterator[None]:
+    """A block that one process at a time may be in for one `target`; others wait. Leaves an empty hidden file.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target.parent / f".{target.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def publish(staged_dir: Path, target: Path) -> None:

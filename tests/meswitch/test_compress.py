@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from meswitch import compress
 from meswitch.checkpoint import Checkpoint
 from meswitch.codecs import decompress, parse_codec
 from meswitch.compress import CompressConfig, compress_expert
@@ -342,6 +343,23 @@ def test_existing_expert_is_replaced_only_when_asked(base: Path, expert: Path, t
     compressed(base, expert, tmp_path / "delta", linear="rtn:bits=2", replace=True)
     assert open_delta(tmp_path / "delta").manifest.codecs["linear"].options["bits"] == 2
     assert [p.name for p in tmp_path.iterdir()] == ["delta"]
+
+
+def test_expert_that_another_process_made_meanwhile_is_not_replaced(
+    base: Path, expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = compress.check_parent
+
+    def slow_check(*arguments: Any) -> None:
+        monkeypatch.setattr(compress, "check_parent", check)
+        compressed(base, expert, tmp_path / "delta", linear="dense")
+        check(*arguments)
+
+    monkeypatch.setattr(compress, "check_parent", slow_check)
+    with pytest.raises(ExpertNameError, match="exists"):
+        compressed(base, expert, tmp_path / "delta")
+    assert open_delta(tmp_path / "delta").manifest.codecs["linear"].name == "dense"
+    assert [path.name for path in tmp_path.iterdir()] == ["delta"]
 
 
 def test_directory_of_the_user_is_never_replaced(base: Path, expert: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Families by name and by directory, the damage that is named, and the weights that ship."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from meswitch.families import list_families, load_family, materialise
 from meswitch.families.pocket.generation import greedy_answers
 from meswitch.families.quality import AnswerRecord, RouteRecord, load_model, wilson
 from meswitch.families.quality_summary import answer_rows, confusion, route_rows
-from meswitch.format import open_delta
+from meswitch.format import open_delta, staging
 from meswitch.home import home_dir
 from workloads.tasks import TASKS, get_task, sample_split
 from workloads.verifiers import verify
@@ -93,6 +95,21 @@ def test_shipped_experts_answer_unseen_problems() -> None:
         right = sum(verify(task.verifier, p.answer, x) for p, x in zip(problems, answers, strict=True))
         # at a true share of 0.99, three wrong of 16 have a probability below 0.001
         assert right >= 14, name
+
+
+def test_checkpoints_that_another_process_made_meanwhile_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = load_family("pocket")
+
+    @contextmanager
+    def made_by_another(root: Path) -> Iterator[None]:
+        (root / "router").mkdir(parents=True)
+        yield
+
+    monkeypatch.setattr(staging, "exclusive", made_by_another)
+    checkpoints = materialise(family, tmp_path)
+    assert [path.name for path in checkpoints.router.parent.iterdir()] == ["router"]
 
 
 def test_wilson_interval_by_hand() -> None:

@@ -2,13 +2,14 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from meswitch.errors import StorageError
 from meswitch.format import staging
-from meswitch.format.staging import partial_path, recover, staged
+from meswitch.format.staging import exclusive, partial_path, recover, staged
 
 
 def fill(directory: Path, text: str) -> None:
@@ -115,3 +116,20 @@ def test_second_writer_of_one_target_is_refused_and_harms_nothing(tmp_path: Path
         with pytest.raises(StorageError, match="another process"), staged(tmp_path / "target") as other:
             fill(other, "second")
     assert content(tmp_path / "target") == {"a.txt": "first", "sub/b.txt": "first"}
+
+
+def test_a_second_one_waits_for_an_exclusive_block(tmp_path: Path) -> None:
+    target, order = tmp_path / "deep" / "target", []
+
+    def second() -> None:
+        with exclusive(target):
+            order.append("second")
+
+    with exclusive(target):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        # long enough to get in, if nothing held it back
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join(30)
+    assert order == ["first", "second"]
