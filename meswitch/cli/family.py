@@ -62,6 +62,9 @@ def evaluate(
     ),
     count: Annotated[int, typer.Option(help="Test problems for each task.", min=1)] = 500,
     device: Device = "cpu",
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the figures of family.json as Markdown, and measure nothing.")
+    ] = False,
 ) -> None:
     """Measure every expert on every task, and the router."""
     from meswitch.cli.console import progress_bar, stdout
@@ -70,6 +73,9 @@ def evaluate(
     from meswitch.families.evaluation import evaluate_family
     from meswitch.home import home_dir
 
+    if markdown:
+        typer.echo(published_markdown(output / "family.json"), nl=False)
+        return
     check_device(device)
     family = load_family(name)
     with progress_bar("preparing checkpoints") as move:
@@ -106,6 +112,25 @@ def export(
         for expert, directory in checkpoints.experts.items():
             shutil.copytree(directory, root / "experts" / expert)
     typer.echo(str(out))
+
+
+def published_markdown(path: Path) -> str:
+    """The figures of a `family.json` as Markdown tables.
+
+    Raises:
+        FamilyError: there is none, or it is not one of ours.
+    """
+    import json
+
+    from meswitch.errors import FamilyError
+    from meswitch.families.quality_markdown import quality_markdown
+
+    try:
+        return quality_markdown(json.loads(path.read_text()))
+    except OSError as error:
+        raise FamilyError(f"{path}: cannot read it: {error.strerror}; make it with meswitch family evaluate") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FamilyError(f"{path}: must hold what meswitch family evaluate writes, and does not: {error}") from error
 
 
 def check_recipe(name: str) -> None:

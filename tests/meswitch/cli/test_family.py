@@ -1,5 +1,6 @@
 """`meswitch family`: what it prints, and one line for each mistake."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,24 @@ def test_train_runs_the_recipe_and_the_result_exports(
     assert (tmp_path / "plain" / "experts" / "velm" / "config.json").is_file()
     assert run(["family", "export", str(tmp_path / "family"), "--out", str(tmp_path / "plain")]) == 1
     assert "must not exist yet" in capsys.readouterr().err
+
+
+def test_published_figures_print_as_markdown_without_a_measurement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {
+        "answers": [{"model": "base", "task": "velm", "value": 0.5}],
+        "confusion": [{"domain": "velm", "chosen": "velm", "count": 3}],
+    }
+    evaluate = ["family", "evaluate", "--markdown", "--output", str(tmp_path)]
+    assert run(evaluate) == 1
+    assert "cannot read it" in capsys.readouterr().err
+    (tmp_path / "family.json").write_text(json.dumps(figures))
+    assert run(evaluate) == 0
+    assert "| `base` | 50 |\n" in capsys.readouterr().out
+    (tmp_path / "family.json").write_text("[]")
+    assert run(evaluate) == 1
+    assert "must hold what meswitch family evaluate writes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
