@@ -13,6 +13,9 @@ from reports.figures.theme import CLASS_DASHES, ROLES, arm_colours, log_seconds,
 
 __all__ = ["draw_latency_by_arm", "draw_latency_by_class"]
 
+# a log axis has no place for zero: a clock's tick is the least there is
+LEAST_S = 1e-6
+
 
 def draw_latency_by_arm(
     requests: pd.DataFrame, column: str, *, arms: Sequence[str], treatment: str | None, label: str
@@ -68,8 +71,7 @@ def _draw_steps(ax: Axes, values: pd.Series, scheduled: int, **style: Any) -> No
     ordered = np.sort(values.dropna().to_numpy(dtype=float))
     if len(ordered) == 0:
         return
-    # a log axis has no place for zero: a clock's tick is the least there is
-    ordered = np.maximum(ordered, 1e-6)
+    ordered = np.maximum(ordered, LEAST_S)
     share = np.arange(1, len(ordered) + 1) / scheduled
     ax.plot(
         np.concatenate([ordered[:1], ordered]),
@@ -90,7 +92,7 @@ def _draw_limit(ax: Axes, limits: pd.Series | None) -> None:
 
 def _finish(ax: Axes, label: str, values: pd.Series) -> None:
     # a few values near zero would push all others into a corner: their curve enters at its height
-    low = float(values.quantile(0.01)) / 2
+    low = max(float(values.quantile(0.01)) / 2, LEAST_S)
     if ax.get_xlim()[0] < low:
         ax.set_xlim(left=low)
     log_seconds(ax)
