@@ -1,5 +1,6 @@
 """From what a user asks to a plan: everything resolved and checked before the first file is written."""
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -63,8 +64,9 @@ def plan_run(options: RunOptions, *, gpu: GpuMonitor, report: Callable[[str], No
     arms = parse_arms(options.arms)
     router = _router_mode(options.router)
     budget = parse_bytes(options.memory_budget) if options.memory_budget else None
-    if options.drain_s <= 0 or options.warm_up < 0 or options.threads < 1:
-        raise UsageError("--drain must be positive, --warm-up at least 0 and --threads at least 1")
+    # a NaN is neither, and fails this too
+    if not 0 < options.drain_s < math.inf or options.warm_up < 0 or options.threads < 1:
+        raise UsageError("--drain must be positive and finite, --warm-up at least 0 and --threads at least 1")
     path = find_trace(options.trace)
     trace = read_trace(path)
     experts = choose_experts(options.experts, wanted=trace.experts, family=load_family(options.family).experts)

@@ -1,5 +1,6 @@
 """The schedule of a run: every request with its absolute send time, fixed before the first is sent."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ __all__ = ["RouterMode", "ScheduledRequest", "build_schedule", "warm_up_requests
 
 RouterMode = Literal["tag", "llm"]
 DEFAULT_OUTPUT_TOKENS = 64
+LONGEST_REPLAY_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +44,19 @@ def build_schedule(
     Raises:
         UsageError: the trace names an expert the family lacks, or says too little to be replayed.
     """
-    if rate_scale <= 0:
-        raise UsageError(f"--rate-scale must be positive, got {rate_scale}")
+    # a NaN is neither, and fails this too
+    if not 0 < rate_scale < math.inf:
+        raise UsageError(f"--rate-scale must be positive and finite, got {rate_scale}")
     if not trace.requests:
         raise UsageError("the trace holds no requests; there is nothing to measure")
     ordered = sorted(trace.requests, key=lambda item: item.t_ms)
     first_ms = ordered[0].t_ms
+    replay_s = (ordered[-1].t_ms - first_ms) / rate_scale / 1e3
+    if replay_s > LONGEST_REPLAY_S:
+        raise UsageError(
+            f"a replay must end within {LONGEST_REPLAY_S:.0f} s, but request {ordered[-1].id} would be sent "
+            f"after {replay_s:.4g} s; correct its t or give --rate-scale"
+        )
     return [
         ScheduledRequest(
             index=index,

@@ -1,7 +1,10 @@
+import math
+
 import pytest
 
 from harness.errors import UsageError
-from harness.planning import choose_experts
+from harness.planning import RunOptions, choose_experts, plan_run
+from harness.telemetry import open_gpu
 
 FAMILY = ("code", "dates", "maths")
 
@@ -23,3 +26,11 @@ def test_all_and_a_list_override_the_trace() -> None:
 def test_an_unknown_expert_is_refused_by_name(text: str, where: str) -> None:
     with pytest.raises(UsageError, match=f"{where}, which the family does not have; it has code, dates, maths"):
         choose_experts(text, wanted=["law"], family=FAMILY)
+
+
+@pytest.mark.parametrize(
+    "options", [{"drain_s": 0.0}, {"drain_s": math.nan}, {"drain_s": math.inf}, {"warm_up": -1}, {"threads": 0}]
+)
+def test_limits_that_are_none_are_refused_before_anything_is_made(options: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="--drain must be positive and finite, --warm-up at least 0"):
+        plan_run(RunOptions(trace="mixed.jsonl", **options), gpu=open_gpu())  # type: ignore[arg-type]

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from harness.errors import UsageError
@@ -60,12 +62,20 @@ def test_a_seed_of_zero_is_a_seed(schedule_of):
         ({"expert": None}, {}, "request x: names no expert, which --router tag needs"),
         ({"prompt": None, "input_length": 5}, {}, "request x: a replay needs prompt"),
         ({"cancel_after_ms": 5.0}, {}, "request x: cancel_after is not supported"),
-        ({}, {"rate_scale": 0}, "--rate-scale must be positive, got 0"),
+        ({}, {"rate_scale": 0}, "--rate-scale must be positive and finite, got 0"),
+        ({}, {"rate_scale": math.nan}, "--rate-scale must be positive and finite, got nan"),
+        ({}, {"rate_scale": math.inf}, "--rate-scale must be positive and finite, got inf"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused_by_name(schedule_of, fields, options, message):
     with pytest.raises(UsageError, match=message):
         schedule_of(request("x", 0, **fields), **options)
+
+
+@pytest.mark.parametrize(("t_ms", "rate_scale"), [(1e300, 1.0), (1e300, 1e-300), (7 * 86_400_001.0, 1.0)])
+def test_a_replay_that_would_not_end_in_a_week_is_refused(schedule_of, t_ms, rate_scale):
+    with pytest.raises(UsageError, match=r"a replay must end within 604800 s, but request y"):
+        schedule_of(request("x", 0), request("y", t_ms), rate_scale=rate_scale)
 
 
 def test_warm_up_requests_are_the_first_ones_under_other_names(schedule_of):
