@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from meswitch.compress import CompressConfig, compress_expert
 from meswitch.config import EngineConfig, RouterConfig
 from meswitch.core import AUTO, BASE, Event, Failed, Finished, GenerationRequest, Routed, SamplingParams
-from meswitch.errors import CapacityError, EngineError
+from meswitch.errors import EngineError, ExpertNameError
 from meswitch.families.pocket.model import pocket_config, pocket_tokenizer
 from meswitch.service import EngineProcess
 from tests.meswitch.serving_models import fine_tune, save_base, tiny_model
@@ -104,5 +104,6 @@ def test_a_crash_is_an_engine_error(engine: EngineProcess) -> None:
 
 
 def test_an_error_at_start_keeps_its_class_and_message(config: EngineConfig) -> None:
-    with pytest.raises(CapacityError, match="memory_budget_bytes must hold router"):
-        EngineProcess(replace(config, memory_budget_bytes=1000))
+    # found before any model is built, so that the process need not import one first
+    with pytest.raises(ExpertNameError, match="an expert's name must not be one of auto, base, got 'auto'"):
+        EngineProcess(replace(config, experts={AUTO: config.experts["e1"]}))
