@@ -29,6 +29,7 @@ def compare_arms(
         baseline=baseline,
         pairs=len(pairs),
         ttft_p50=_ratio(pairs, lambda r: r.ttft_s, 0.5),
+        ttft_p90=_ratio(pairs, lambda r: r.ttft_s, 0.9),
         ttft_p99=_ratio(pairs, lambda r: r.ttft_s, 0.99),
         e2e_p50=_ratio(pairs, lambda r: r.e2e_s if r.outcome == "ok" else None, 0.5),
         switch_p50=_switch_ratio(records[arm], records[baseline]),
@@ -54,7 +55,8 @@ def _ratio(pairs: Pairs, value: Callable[[RequestRecord], float | None], q: floa
 
 
 def _own(values: Sequence[float], q: float) -> Estimate:
-    estimate = {0.5: quantiles(values).p50, 0.99: quantiles(values).p99}[q]
+    own = quantiles(values)
+    estimate = {0.5: own.p50, 0.9: own.p90, 0.99: own.p99}[q]
     assert estimate is not None
     return estimate
 

@@ -170,6 +170,7 @@ class Comparison:
     baseline: str
     pairs: int
     ttft_p50: Estimate | None
+    ttft_p90: Estimate | None
     ttft_p99: Estimate | None
     e2e_p50: Estimate | None
     switch_p50: Estimate | None

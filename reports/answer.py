@@ -160,7 +160,7 @@ def _codec_note(source: RunSource) -> str:
 def _ttft_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:
     pair = source.comparison
     tail = "p99" if arm.ttft_s.p99 is not None or arm.ttft_s.p90 is None else "p90"
-    ratios = {"p50": pair.ttft_p50 if pair else None, "p99": pair.ttft_p99 if pair else None}
+    ratios = {name: getattr(pair, f"ttft_{name}", None) for name in ("p50", tail)}
     groups = [
         _quantile_group(source, percentile, arm.ttft_s, baseline.ttft_s if baseline else None, ratios.get(percentile))
         for percentile in ("p50", tail)

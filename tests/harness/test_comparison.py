@@ -95,8 +95,10 @@ def test_p99_of_a_thousand_requests_has_bounds():
     assert (ratio.low, ratio.high) == (pytest.approx(0.2), pytest.approx(0.2))
 
 
-def test_p99_of_fewer_than_300_pairs_is_undefined():
-    assert compare(noisy("ours", 299, 10), noisy("theirs", 299, 50)).ttft_p99 is None
+def test_p99_of_fewer_than_300_pairs_is_undefined_and_p90_is_not():
+    comparison = compare(noisy("ours", 299, 10), noisy("theirs", 299, 50))
+    assert comparison.ttft_p99 is None
+    assert (comparison.ttft_p90.value, comparison.ttft_p90.high) == (pytest.approx(0.2), pytest.approx(0.2))
 
 
 def test_verdicts_that_never_differ_leave_room_for_one_that_would():
