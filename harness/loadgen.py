@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.clock import Clock
 from harness.drivers.base import Driver
@@ -40,19 +40,22 @@ class Pulse:
 
     Attributes:
         in_flight: requests sent and not ended.
-        late_ns: the longest time by which the loop overran a wait since someone last took it.
+        late_ns: times by which the loop overran its waits, until someone takes them. A deque, since the two threads
+            share it: read and reset of a single number would now and then lose the overrun that came between.
     """
 
     zero_ns: int | None = None
     sent: int = 0
     ended: int = 0
     in_flight: int = 0
-    late_ns: int = 0
+    late_ns: deque[int] = field(default_factory=deque)
 
     def take_late_ns(self) -> int:
-        """The longest overrun since the last call."""
-        late_ns, self.late_ns = self.late_ns, 0
-        return late_ns
+        """The longest overrun since the last call, 0 if there was none."""
+        longest_ns = 0
+        while self.late_ns:
+            longest_ns = max(longest_ns, self.late_ns.popleft())
+        return longest_ns
 
 
 class LoadGenerator:
@@ -130,7 +133,8 @@ class LoadGenerator:
         wait_ns = max(until_ns - self._clock.now_ns(), 0)
         events = self._driver.poll(wait_ns / 1e9)
         received_ns = self._clock.now_ns()
-        self._pulse.late_ns = max(self._pulse.late_ns, received_ns - until_ns)
+        if received_ns > until_ns:
+            self._pulse.late_ns.append(received_ns - until_ns)
         for event in events:
             self._apply(event, received_ns)
 

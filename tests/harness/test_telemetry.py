@@ -1,5 +1,6 @@
 import os
 import threading
+from collections import deque
 from types import SimpleNamespace
 
 from harness.loadgen import Pulse
@@ -63,7 +64,7 @@ def test_without_a_driver_the_monitor_says_that_there_is_no_gpu(monkeypatch):
 
 
 def test_samples_count_from_the_arms_zero_and_hold_memory_and_flight(tmp_path):
-    pulse = Pulse(zero_ns=0, in_flight=3, late_ns=9)
+    pulse = Pulse(zero_ns=0, in_flight=3, late_ns=deque([4, 9, 2]))
     taken = threading.Event()
 
     class Watching(NullGpu):
