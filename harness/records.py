@@ -6,19 +6,19 @@ are computed, never stored.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import RunFormatError
+from workloads.trace import Slo
 
 __all__ = [
     "Outcome",
     "RecordWriter",
     "RequestRecord",
-    "Slo",
     "SwitchRecord",
     "dump_line",
     "iterate_records",
@@ -27,15 +27,6 @@ __all__ = [
 
 Outcome = Literal["ok", "failed", "timeout", "unsent", "cancelled"]
 NS_PER_S = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slo:
-    """The limits of one request in milliseconds; `None` is no limit."""
-
-    ttft_ms: float | None = None
-    tpot_ms: float | None = None
-    e2e_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +100,7 @@ class RequestRecord:
     answer: str | None = None
     verifier: str | None = None
     correct: bool | None = None
-    slo: Slo = Slo()
+    slo: Slo = field(default_factory=Slo)
 
     @property
     def send_lag_s(self) -> float | None:

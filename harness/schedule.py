@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.errors import UsageError
-from harness.records import Slo
 from meswitch.core import AUTO, BASE, GenerationRequest, SamplingParams
-from workloads.trace import Trace, TraceRequest
+from workloads.trace import Slo, Trace, TraceRequest
 
 __all__ = ["RouterMode", "ScheduledRequest", "build_schedule", "warm_up_requests"]
 
@@ -66,7 +65,7 @@ def build_schedule(
             expert_wanted=item.expert,
             answer=item.answer,
             verifier=item.verifier,
-            slo=_slo(item),
+            slo=item.slo or Slo(),
         )
         for index, item in enumerate(ordered)
     ]
@@ -119,9 +118,3 @@ def _sampling(item: TraceRequest, seed: int) -> SamplingParams:
         seed=seed if own_seed is None and temperature > 0 else own_seed,
         ignore_eos=sampling.ignore_eos if sampling else False,
     )
-
-
-def _slo(item: TraceRequest) -> Slo:
-    if item.slo is None:
-        return Slo()
-    return Slo(ttft_ms=item.slo.ttft_ms, tpot_ms=item.slo.tpot_ms, e2e_ms=item.slo.e2e_ms)

@@ -74,16 +74,7 @@ def run(
         threads=threads,
     )
     console = Console(stderr=True)
-    gpu = open_gpu()
-    try:
-        with console.status("preparing") as status:
-            plan = planning.plan_run(options, gpu=gpu, report=status.update)
-        with _Display(console) as display:
-            run_directory, interrupted = execute(
-                plan, runs_dir, clock=MonotonicClock(), gpu=gpu, progress=display.callbacks
-            )
-    finally:
-        gpu.close()
+    run_directory, interrupted = _measure(options, runs_dir, console)
     if interrupted and not run_directory.path.exists():
         console.print("interrupted before the first answer; nothing is kept")
         return INTERRUPTED
@@ -91,6 +82,18 @@ def run(
     page = _report(run_directory, console) if report else None
     _show(summary, run_directory, page, as_json=as_json)
     return exit_code(summary, interrupted=interrupted, require_slo=require_slo)
+
+
+def _measure(options: RunOptions, runs_dir: Path, console: Console) -> tuple[RunDirectory, bool]:
+    """The run's directory, and whether the user interrupted it."""
+    gpu = open_gpu()
+    try:
+        with console.status("preparing") as status:
+            plan = planning.plan_run(options, gpu=gpu, report=status.update)
+        with _Display(console) as display:
+            return execute(plan, runs_dir, clock=MonotonicClock(), gpu=gpu, progress=display.callbacks)
+    finally:
+        gpu.close()
 
 
 def exit_code(summary: Summary, *, interrupted: bool, require_slo: float | None) -> int:

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from harness.errors import RunFormatError
-from harness.records import RecordWriter, RequestRecord, Slo, SwitchRecord, dump_line, read_records
+from harness.records import RecordWriter, RequestRecord, SwitchRecord, dump_line, read_records
+from workloads.trace import Slo
 
 MS = 1_000_000
 

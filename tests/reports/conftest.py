@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from harness.aggregation import rebuild_summary
-from harness.records import RecordWriter, RequestRecord, Slo, SwitchRecord
+from harness.records import RecordWriter, RequestRecord, SwitchRecord
 from harness.results import ArmManifest, Manifest, RunDirectory
 from harness.telemetry.sample import Sample, dump_sample
+from workloads.trace import Slo
 
 EXPERTS = ("arithmetic", "code", "dates", "grammar", "json", "roman", "sorting", "translation")
 MIB = 1024**2

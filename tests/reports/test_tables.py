@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.records import RequestRecord, Slo, SwitchRecord
+from harness.records import RequestRecord, SwitchRecord
 from harness.telemetry.sample import Sample
 from reports.tables import (
     NONE_CHOSEN,
@@ -15,6 +15,7 @@ from reports.tables import (
     to_csv,
     wrong_answers,
 )
+from workloads.trace import Slo
 
 MS = 1_000_000
 OK = RequestRecord(
