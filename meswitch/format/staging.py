@@ -80,7 +80,7 @@ def staged(target: Path, *, resumable: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def exclusive(target: Path) -> Iterator[None]:
-    """A block that one process at a time may be in for one `target`; others wait. Leaves an empty hidden file.
+    """A block that one process at a time may be in for one `target`; others wait.
 
     Raises:
         StorageError: the disk refuses.
@@ -88,15 +88,28 @@ def exclusive(target: Path) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    import fcntl
-
+    lock = target.parent / f".{target.name}.lock"
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(target.parent / f".{target.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = _lock_file(lock)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock_file(path: Path) -> int:
+    """The descriptor of the file `path`, locked: closing it unlocks it."""
+    import fcntl
+
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # the one before deletes the file while it still holds it, so this one may hold what is no file any more
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
         os.close(descriptor)
 
 

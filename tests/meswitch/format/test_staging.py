@@ -133,3 +133,4 @@ def test_a_second_one_waits_for_an_exclusive_block(tmp_path: Path) -> None:
         order.append("first")
     waiting.join(30)
     assert order == ["first", "second"]
+    assert not list(target.parent.iterdir())
