@@ -33,7 +33,7 @@ def list_command() -> None:
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="Which recipe: pocket.")],
-    out: Annotated[Path, typer.Option(help="The family's directory; an old one is replaced at the end.")],
+    out: Annotated[Path, typer.Option(help="The family's directory; an old family is replaced at the end.")],
     device: Device = "cpu",
     seed: Annotated[int, typer.Option(help="Of weights, data and batches.")] = 0,
     steps_scale: Annotated[float, typer.Option(help="Multiplies every stage's steps.", min=0.0)] = 1.0,
@@ -42,11 +42,13 @@ def train(
     workers: Annotated[int, typer.Option(help="Processes that make the rows.", min=0)] = 1,
 ) -> None:
     """Train a family from nothing and write it as base, deltas and router."""
-    from meswitch.families.pocket.packaging import package_family
+    from meswitch.families.pocket.packaging import check_output, package_family
     from meswitch.families.pocket.recipe import RecipeConfig, default_stages, train_stages
 
     check_recipe(name)
     check_device(device)
+    # before hours of training, not after them
+    check_output(out)
     config = RecipeConfig(seed=seed, rows=rows, workers=workers, stages=default_stages(steps_scale, batch))
     with training_progress(len(config.stages)) as progress:
         stages = ((stage.name, stage.weights) for stage in train_stages(config, device, progress))

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from meswitch.families.family import SCHEMA, ExpertRecord, FamilyRecord, write_family
+from meswitch.errors import FamilyError
+from meswitch.families.family import FAMILY_FILE, SCHEMA, ExpertRecord, FamilyRecord, write_family
 from meswitch.families.pocket.model import new_model, save_checkpoint
 from meswitch.families.pocket.recipe import HELD_OUT, ROUTER
 from meswitch.format.staging import staged
 from workloads.tasks import get_task
 
-__all__ = ["EMBEDDING_CODEC", "LINEAR_CODEC", "package_family"]
+__all__ = ["EMBEDDING_CODEC", "LINEAR_CODEC", "check_output", "package_family"]
 
 LINEAR_CODEC = "rtn:bits=4,step=unbiased"
 EMBEDDING_CODEC = "rtn:bits=8,step=mse"
@@ -38,12 +39,14 @@ def package_family(
     Args:
         config: the model's `LlamaConfig`.
         stages: names and float32 weights, the base first, then experts (tasks by name) and the router in any order.
-        output: the directory to make, or to replace.
+        output: the directory to make, or the family to replace.
         progress: called with each stage's name when it is written.
 
     Raises:
+        FamilyError: the output is a directory of something else.
         StorageError: the disk refuses; the old directory is then still there.
     """
+    check_output(output)
     experts = []
     with staged(output) as root, tempfile.TemporaryDirectory() as scratch:
         for name, weights in stages:
@@ -56,6 +59,17 @@ def package_family(
             if progress is not None:
                 progress(name)
         write_family(root, family_record(sorted(experts)))
+
+
+def check_output(output: Path) -> None:
+    """Nothing, if a family may be written to `output`: what is no family is never replaced by one.
+
+    Raises:
+        FamilyError: it may not.
+    """
+    is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not is_free and not (output / FAMILY_FILE).is_file():
+        raise FamilyError(f"the output must be a new directory or a family to replace, got {output}, which is neither")
 
 
 def write_checkpoint(config: Any, weights: Weights, directory: Path) -> None:

@@ -67,3 +67,14 @@ def test_mistakes_are_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_of_the_user_is_never_replaced_by_a_family(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("meswitch.families.pocket.recipe.default_stages", lambda *_: pytest.fail("it trained"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("meow")
+    assert run(["family", "train", "pocket", "--out", str(tmp_path / "photos")]) == 1
+    assert "must be a new directory or a family to replace" in capsys.readouterr().err
+    assert (tmp_path / "photos" / "cat.jpg").read_text() == "meow"
