@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from meswitch.architecture import describe, read_config
 from meswitch.checkpoint import Checkpoint
-from meswitch.errors import CheckpointError
+from meswitch.errors import CapacityError, CheckpointError
 from meswitch.expert_profile import ProfileReader
 from meswitch.expert_source import is_tied
 from meswitch.router.base import Query, Route
-from meswitch.router.prompt import LETTERS, NONE_LETTER, router_prompt
+from meswitch.router.prompt import LETTERS, MAX_DOMAINS, NONE_LETTER, router_prompt
 from meswitch.weights import whole_model_bytes
 
 __all__ = ["LlmRouter"]
@@ -34,6 +34,7 @@ class LlmRouter:
         reuse_options: keep the keys and values of the options; `False` computes every prompt from its start.
 
     Raises:
+        CapacityError: there are more domains than letters.
         CheckpointError: the directory holds no usable model with a tokenizer that has the letters.
     """
 
@@ -46,6 +47,10 @@ class LlmRouter:
         fallback: str,
         reuse_options: bool = True,
     ) -> None:
+        if len(domains) > MAX_DOMAINS:
+            raise CapacityError(
+                f"a router can tell at most {MAX_DOMAINS} domains apart, got {len(domains)}; list fewer"
+            )
         self._domains = dict(domains)
         self._threshold = threshold
         self._fallback = fallback

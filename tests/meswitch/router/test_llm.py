@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from meswitch.errors import CheckpointError
+from meswitch.errors import CapacityError, CheckpointError
 from meswitch.families.pocket.model import pocket_config, pocket_tokenizer
 from meswitch.router.base import Query, Route
 from meswitch.router.llm import LlmRouter
@@ -101,3 +101,8 @@ def test_a_router_needs_a_tokenizer(tmp_path: Path) -> None:
     tiny_model(pocket_config(hidden=96, layers=1, intermediate=64), seed=0).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="holds no tokenizer"):
         router(tmp_path)
+
+
+def test_more_domains_than_letters_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(CapacityError, match="at most 51 domains apart, got 52; list fewer"):
+        router(checkpoint, domains={f"e{i}": "x" for i in range(52)})
