@@ -15,7 +15,7 @@ def run_markdown(source: RunSource) -> str:
     lines = [f"**{_escape(headline(source))}**", "", _escape(subject(source)), ""]
     lines += [_line(head), _line(["---"] * len(head))]
     for card in answer_cards(source):
-        lines += _card_lines(card, with_baseline=source.baseline is not None)
+        lines += _card_lines(card, with_baseline=source.baseline is not None, claims=verdict.status == "valid")
     note = caveat(source)
     lines += ["", f"{verdict.title}: {verdict.text}" + "".join(f" {reason}." for reason in verdict.reasons)]
     if note:
@@ -23,13 +23,14 @@ def run_markdown(source: RunSource) -> str:
     return "\n".join([*lines, ""])
 
 
-def _card_lines(card: Card, *, with_baseline: bool) -> list[str]:
+def _card_lines(card: Card, *, with_baseline: bool, claims: bool) -> list[str]:
+    """A row for each group of the card; of a run that is not valid, without what it would claim."""
     lines = []
     for group in card.groups:
         cells = {row.kind: f"{row.value} {row.interval}".strip() for row in group.rows}
         title = f"{card.title}, {group.title}" if group.title else card.title
         values = [cells.get("treatment", ""), *([cells.get("baseline", "")] if with_baseline else [])]
-        lines.append(_line([title, *values, group.claim.text]))
+        lines.append(_line([title, *values, group.claim.text if claims else ""]))
     return lines
 
 

@@ -145,11 +145,15 @@ def test_text_from_outside_is_shown_and_never_run(make_run: MakeRun, both_arms: 
 def test_invalid_run_is_marked_and_claims_nothing(make_run: MakeRun, both_arms: Records) -> None:
     records = [r for r in both_arms if r.arm == "meswitch" and r.index < 30]
     late = [replace(r, sent_ns=r.scheduled_ns + 5_000_000_000) for r in records]
-    page = build_report(make_run("late", late)).read_text(encoding="utf-8")
+    run = make_run("late", late)
+    page = build_report(run).read_text(encoding="utf-8")
     assert "<strong>INVALID</strong>" in page
     assert "send lag" in page[: page.index('id="answer-memory"')]
     assert "No answer: this run is not valid" in page
     assert 'class="claim' not in page
+    markdown = (run / "report.md").read_text(encoding="utf-8")
+    assert "INVALID" in markdown
+    assert "less than" not in markdown
 
 
 def test_partial_run_is_marked(make_run: MakeRun, both_arms: Records) -> None:
