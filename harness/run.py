@@ -17,7 +17,7 @@ from harness.results import ArmManifest, Manifest, RunDirectory, to_json_value
 from harness.schedule import ScheduledRequest, warm_up_requests
 from harness.telemetry import GpuMonitor, Sampler
 from meswitch.core import EngineStats, Failed, Finished
-from meswitch.errors import MeswitchError
+from meswitch.errors import MeswitchError, StorageError
 
 __all__ = ["ArmPlan", "Progress", "RunPlan", "execute"]
 
@@ -73,7 +73,7 @@ def execute(
     nothing behind.
 
     Raises:
-        HarnessError or MeswitchError: a system cannot start.
+        HarnessError or MeswitchError: a system cannot start, or the disk refuses.
     """
     run = RunDirectory(runs_dir / plan.manifest.run_id)
     run.path.mkdir(parents=True)
@@ -89,12 +89,17 @@ def execute(
         if not _keep_or_remove(run).path.exists():
             raise
         raise DriverError(f"{error}; the records so far are kept in {run.path}") from error
+    except OSError as error:
+        where, why = error.filename or run.path, error.strerror or error
+        kept = "; the records so far are kept" if _keep_or_remove(run).path.exists() else ""
+        raise StorageError(f"{where} cannot be read or written: {why}{kept}") from error
     run.write_manifest(replace(manifest, status="complete"))
     return run, False
 
 
 def _keep_or_remove(run: RunDirectory) -> RunDirectory:
-    if not run.requests.exists():
+    # the file is opened before the first request ends
+    if not run.requests.exists() or not run.requests.stat().st_size:
         shutil.rmtree(run.path)
     return run
 

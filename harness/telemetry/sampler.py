@@ -38,6 +38,9 @@ class Sampler:
     Args:
         pulse: of the load generator; its zero is the samples' zero.
         pid: of the engine, `None` if it has no process of its own.
+
+    Raises:
+        OSError: at the end of the block, if the disk refused a sample and the block itself did not fail.
     """
 
     # a little above 20 Hz
@@ -53,6 +56,7 @@ class Sampler:
         self._pid = pid
         self._client = psutil.Process()
         self._engine = psutil.Process(pid) if pid is not None else None
+        self._refused: OSError | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
@@ -60,11 +64,20 @@ class Sampler:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        if self._refused is not None and kind is None:
+            raise self._refused
 
     def _run(self) -> None:
+        try:
+            self._write_samples()
+        except OSError as error:
+            # a thread cannot raise where anyone would see it
+            self._refused = error
+
+    def _write_samples(self) -> None:
         client, engine = _Cpu(self._client), self._engine_cpu()
         due_s = time.monotonic()
         with self._path.open("ab") as file:

@@ -1,10 +1,13 @@
+import errno
+
 import pytest
 
 from harness.aggregation import rebuild_summary, summarise
 from harness.drivers.fake import FakeDriver, FakePlan
 from harness.errors import DriverError
-from harness.records import read_records
+from harness.records import RecordWriter, read_records
 from harness.run import Progress
+from meswitch.errors import StorageError
 from workloads.trace import TraceRequest
 
 MS = 1_000_000
@@ -84,6 +87,25 @@ def test_a_second_arm_that_cannot_start_keeps_the_first_and_says_where(run_arms,
     summary = summarise(tmp_path / "run")
     assert summary.partial
     assert summary.arms["one"].requests.ok == 4
+
+
+@pytest.mark.parametrize(("whole", "kept"), [(0, ""), (3, "; the records so far are kept")])
+def test_a_full_disk_names_the_run_and_keeps_whole_records(run_arms, tmp_path, monkeypatch, whole, kept):
+    append = RecordWriter.append
+    written = []
+
+    def until_full(self, record):
+        if len(written) == whole:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, record)
+        written.append(record)
+
+    monkeypatch.setattr(RecordWriter, "append", until_full)
+    with pytest.raises(StorageError, match=f"/run cannot be read or written: No space left on device{kept}$"):
+        run_arms(requests(5), {"fake": fast})
+    if whole:
+        assert summarise(tmp_path / "run").partial
+    assert list(tmp_path.iterdir()) == ([tmp_path / "run"] if whole else [])
 
 
 def interrupt_after(n):

@@ -1,7 +1,10 @@
 import os
 import threading
 from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
+
+import pytest
 
 from harness.loadgen import Pulse
 from harness.telemetry import NullGpu, Sampler, read_samples
@@ -87,6 +90,31 @@ def test_samples_count_from_the_arms_zero_and_hold_memory_and_flight(tmp_path):
     assert all(s.process_rss_bytes > 1e6 for s in samples)
     assert any(s.client_cpu_share is not None for s in samples)
     assert samples[0].gpu_memory_bytes is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_full_disk_is_told_at_the_end_of_the_block_and_hides_no_other_error():
+    taken = threading.Event()
+
+    class Watching(NullGpu):
+        def read(self, pid):
+            taken.set()
+            return GpuReading()
+
+    def sample_to_full_disk():
+        return Sampler(Path("/dev/full"), arm="fake", pulse=Pulse(zero_ns=0), pid=None, gpu=Watching())
+
+    with pytest.raises(OSError, match="No space left"), sample_to_full_disk():
+        assert taken.wait(30)
+    taken.clear()
+
+    def fail():
+        with sample_to_full_disk():
+            assert taken.wait(30)
+            raise ValueError("the block's own")
+
+    with pytest.raises(ValueError, match="the block's own"):
+        fail()
 
 
 def test_nothing_is_sampled_before_the_zero(tmp_path):
