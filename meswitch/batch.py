@@ -6,12 +6,13 @@ from itertools import groupby
 
 import torch
 
+from meswitch.errors import CheckpointError
 from meswitch.model import Segment, SwitchModel
 from meswitch.sampling import Sampler
 from meswitch.slot_cache import SlotCache
 from meswitch.weights import ExpertWeights
 
-__all__ = ["Batch", "Row"]
+__all__ = ["Batch", "Row", "unusable"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -45,7 +46,11 @@ class Batch:
         return self._max_rows - len(self._rows)
 
     def add(self, row: Row, token_ids: Sequence[int]) -> int:
-        """The first output token of a request with input `token_ids`; `row` belongs to the batch from now on."""
+        """The first output token of a request with input `token_ids`; `row` belongs to the batch from now on.
+
+        Raises:
+            CheckpointError: as `unusable` says.
+        """
         row.slot = min(set(range(self._max_rows)) - {other.slot for other in self._rows})
         length = len(token_ids)
         row.position = length
@@ -56,6 +61,8 @@ class Batch:
         logits = self._model.forward(
             torch.tensor([token_ids]), positions=torch.arange(length)[None], mask=mask, cache=self._cache
         )
+        if not logits.max().isfinite():
+            raise unusable(row.expert)
         row.token = row.sampler.choose(logits[0])
         return row.token
 
@@ -63,6 +70,7 @@ class Batch:
         """Take `row` out if it is in; its slot is free at once."""
         if row in self._rows:
             self._rows.remove(row)
+            self._cache.clear(row.slot, row.position)
             self._settled = False
 
     def settle(self) -> None:
@@ -78,8 +86,8 @@ class Batch:
         self._model.bind([Segment(len(rows), rows[0].weights) for rows in groups])
         self._settled = True
 
-    def decode(self) -> list[tuple[Row, int]]:
-        """The next token of each row."""
+    def decode(self) -> list[tuple[Row, int | None]]:
+        """The next token of each row; `None` where its expert is `unusable`."""
         self.settle()
         if not self._rows:
             return []
@@ -91,9 +99,20 @@ class Batch:
             mask=mask,
             cache=self._cache,
         )
-        greedy: list[int] = logits.argmax(dim=-1).tolist()
+        largest, indices = logits.max(dim=-1)
+        greedy: list[int] = indices.tolist()
+        usable: list[bool] = largest.isfinite().tolist()
         for i, row in enumerate(self._rows):
-            own = row.sampler.is_greedy
-            row.token = greedy[i] if own else row.sampler.choose(logits[i, : row.weights.vocabulary])
             row.position += 1
-        return [(row, row.token) for row in self._rows]
+            if usable[i]:
+                own = row.sampler.is_greedy
+                row.token = greedy[i] if own else row.sampler.choose(logits[i, : row.weights.vocabulary])
+        return [(row, row.token if ok else None) for row, ok in zip(self._rows, usable, strict=True)]
+
+
+def unusable(expert: str) -> CheckpointError:
+    """The error of an expert whose logits are no numbers: there is no token to choose from them."""
+    return CheckpointError(
+        f"the logits of {expert} must be finite, got infinite or missing numbers; its weights are damaged, or made "
+        "for another base"
+    )

@@ -80,7 +80,7 @@ class SlotCache:
         return 0
 
     def reorder(self, order: Sequence[int], longest: int) -> None:
-        """Move slots so that slot i holds what slot `order[i]` held; slots beyond `len(order)` become free.
+        """Move slots so that slot i holds what slot `order[i]` held; slots that nothing moves into are cleared.
 
         Args:
             order: distinct slots.
@@ -89,7 +89,17 @@ class SlotCache:
         moved = [(new, old) for new, old in enumerate(order) if new != old]
         if not moved:
             return
-        new, old = (torch.tensor(side) for side in zip(*moved, strict=True))
+        into, out_of = (torch.tensor(side) for side in zip(*moved, strict=True))
         for held in (self._keys, self._values):
             part = held[:, :, :, :longest]
-            part[:, new] = part[:, old]
+            part[:, into] = part[:, out_of]
+        for slot in {old for _, old in moved} - {new for new, _ in moved}:
+            self.clear(slot, longest)
+
+    def clear(self, slot: int, length: int) -> None:
+        """Forget the first `length` positions of a slot whose request ended.
+
+        Masked positions still enter the next request's sums with a weight of zero, and zero times NaN is NaN.
+        """
+        self._keys[:, slot, :, :length] = 0
+        self._values[:, slot, :, :length] = 0

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from meswitch.batch import Batch, Row
+from meswitch.batch import Batch, Row, unusable
 from meswitch.config import SchedulerConfig
 from meswitch.core import (
     AUTO,
@@ -279,7 +279,11 @@ class SwitchEngine:
 
     def _decode(self) -> None:
         for row, token in self._batch.decode():
-            self._advance(self._by_row[row], token)
+            live = self._by_row[row]
+            if token is None:
+                self._fail(live, unusable(live.expert))
+            else:
+                self._advance(live, token)
 
     def _advance(self, live: _Live, token: int) -> None:
         live.output_tokens += 1

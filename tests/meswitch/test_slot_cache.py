@@ -57,6 +57,19 @@ def test_moved_slots_keep_what_they_hold() -> None:
     assert seen(*decode(held, [2, 2], 7, 8)) == [[3, 3, 7], [1, 1, 8]]
 
 
+def test_what_ended_or_moved_away_leaves_zeros() -> None:
+    held = cache()
+    prefill(held, 0, 9, torch.nan)
+    prefill(held, 2, torch.nan, torch.nan, 4)
+    held.clear(0, 2)
+    held.reorder([2], 3)
+    held.clear(0, 3)
+    for slot in range(3):
+        prefill(held, slot, 1)
+    keys, _ = decode(held, [1, 1, 1], 5, 6, 7)
+    assert keys[:, :3].tolist() == [[1, 5, 0], [1, 6, 0], [1, 7, 0]]
+
+
 def test_attention_reads_whole_blocks_within_the_capacity() -> None:
     held = cache(tokens=40)
     assert held.begin_decode(torch.tensor([3, 31]), 31).shape == (2, 1, 1, 32)

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,48 @@ def test_answers_are_those_of_the_merged_experts_in_any_batch(
     held.check_integrity()
     assert given == {f"{i}": answer for i, (_, _, answer) in enumerate(questions)}
     assert sum(held.stats().weight_bytes.values()) <= capacity_bytes + held.stats().weight_bytes["base"]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_expert_without_numbers_fails_its_requests_and_leaves_nothing_to_others(
+    family: Family, questions: Any, temperature: float
+) -> None:
+    name = "model.layers.0.input_layernorm.weight"
+    good = family.deltas["e1"]
+    broken = replace(good, exact={**good.exact, name: torch.full_like(good.exact[name], torch.nan)})
+    held = engine(
+        family, sources={**{n: delta_source(d) for n, d in family.deltas.items()}, "e1": delta_source(broken)}
+    )
+    events = run(held, [ask(f"{i}", "e1", [5] * 20, temperature=temperature, seed=0) for i in range(4)])
+    assert [event.error for event in of(events, Failed)] == ["CheckpointError"] * 4
+    assert "the logits of e1 must be finite" in of(events, Failed)[0].message
+    # in the same slots, with shorter prompts
+    others = [(f"{i}", *question) for i, question in enumerate(questions) if question[0] != "e1"]
+    given = answers(run(held, [ask(i, expert, prompt) for i, expert, prompt, _ in others]))
+    assert given == {i: answer for i, _, _, answer in others}
+
+
+def test_rows_that_turn_into_no_numbers_fail_alone(
+    family: Family, questions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = engine(family)
+    expert, prompt, answer = questions[0]
+    for request_id in ("bad", "good"):
+        held.submit(ask(request_id, expert, prompt))
+    events = list(held.step())
+    forward = SwitchModel.forward
+
+    def broken_row(*arguments: Any, **options: Any) -> torch.Tensor:
+        logits = forward(*arguments, **options).clone()
+        logits[0] = torch.nan
+        return logits
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SwitchModel, "forward", broken_row)
+        events += held.step()
+    events += run(held)
+    assert [event.request_id for event in of(events, Failed)] == ["bad"]
+    assert answers(events) == {"good": answer}
 
 
 def test_an_answer_is_the_same_alone(family: Family, questions: Any) -> None:
