@@ -1,6 +1,6 @@
 """The first screen: four comparisons that answer what serving experts as compressed deltas costs and brings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from harness.claims import Claim, claim_exact
@@ -192,12 +192,19 @@ def _speed_claim(source: RunSource, ratio: Estimate | None) -> Claim:
 
 
 def _seconds_rows(named: list[tuple[str, Estimate | None, str]]) -> tuple[Row, ...]:
+    return _estimate_rows(named, format_seconds, "seconds")
+
+
+def _estimate_rows(
+    named: list[tuple[str, Estimate | None, str]], shown: Callable[[float | None], str], unit: str
+) -> tuple[Row, ...]:
+    """A bar for each label, estimate and kind, on the scale of the largest."""
     widest = max([estimate.value for _, estimate, _ in named if estimate is not None] + [1e-9])
     return tuple(
         Row(
             label=label,
-            value=format_seconds(_value(estimate)),
-            interval=format_interval(estimate, "seconds"),
+            value=shown(_value(estimate)),
+            interval=format_interval(estimate, unit),
             segments=() if estimate is None else ((kind, estimate.value / widest),),
             kind=kind,
         )
@@ -316,17 +323,7 @@ def _goodput_group(source: RunSource, arm: ArmSummary, baseline: ArmSummary | No
     named = [(source.treatment or "", arm.correct_goodput_per_s, "treatment")]
     if baseline is not None:
         named.append((source.baseline or "", baseline.correct_goodput_per_s, "baseline"))
-    widest = max([estimate.value for _, estimate, _ in named if estimate is not None] + [1e-9])
-    rows = tuple(
-        Row(
-            label=label,
-            value=format_rate(_value(estimate)),
-            interval=format_interval(estimate, "number"),
-            segments=() if estimate is None else ((kind, estimate.value / widest),),
-            kind=kind,
-        )
-        for label, estimate, kind in named
-    )
+    rows = _estimate_rows(named, format_rate, "number")
     return Group(title="right and within the SLO, per second", rows=rows, claim=Claim(text="", tone="neutral"))
 
 
