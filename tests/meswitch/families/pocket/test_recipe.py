@@ -97,6 +97,25 @@ def test_damaged_delta_is_a_family_error_and_leaves_nothing(trained: tuple[Path,
     assert not [p for p in (tmp_path / "home").rglob("*") if p.is_file()]
 
 
+def test_checkpoint_that_changed_after_it_was_made_is_named_and_made_again_once_deleted(
+    family: Family, tmp_path: Path
+) -> None:
+    import shutil
+
+    made = materialise(family, tmp_path)
+    weights = made.experts["sorting"] / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(FamilyError, match="is damaged: sorting changed after it was made; delete the directory"):
+        materialise(family, tmp_path)
+    weights.write_bytes(whole[:-1000])
+    with pytest.raises(FamilyError, match=r"is damaged \(.*model\.safetensors.*; delete it"):
+        materialise(family, tmp_path)
+    shutil.rmtree(made.router.parent)
+    assert materialise(family, tmp_path) == made
+    assert weights.read_bytes() == whole
+
+
 def test_evaluation_writes_figures_and_every_item_behind_them(family: Family, tmp_path: Path) -> None:
     checkpoints = materialise(family, tmp_path / "home")
     result = evaluate_family(family, checkpoints, tmp_path / "out", count=3, device="cpu", progress=lambda *_: None)
