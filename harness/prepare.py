@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
-from meswitch.errors import MeswitchError
+from meswitch.errors import DeltaError, DeltaFormatError, MeswitchError, StorageError
 
 if TYPE_CHECKING:
     from meswitch.format.manifest import Manifest as DeltaManifest
@@ -128,6 +128,9 @@ def _work(request: PrepareRequest, connection: Connection) -> None:
         connection.send(("done", prepared))
     except (MeswitchError, HarnessError) as error:
         connection.send(("error", error))
+    except OSError as error:
+        where = error.filename or request.home
+        connection.send(("error", StorageError(f"{where} cannot be read or written: {error.strerror or error}")))
     finally:
         connection.close()
 
@@ -148,7 +151,6 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
     import torch
 
     from meswitch.codecs import format_spec, parse_codec
-    from meswitch.format.reader import open_delta
     from meswitch.identity import base_identity
 
     torch.set_num_threads(1)
@@ -166,7 +168,7 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
         report(f"compressing expert {number} of {len(chosen)}: {name}")
         key = _key(base_id, identities[name], spec)
         deltas[name] = _compress(request.home / "cache" / "harness" / key / name, name, checkpoints.base, path, spec)
-    opened = {name: open_delta(path) for name, path in deltas.items()}
+    manifests = {name: _checked(path) for name, path in deltas.items()}
     router = checkpoints.router
     return Prepared(
         family=family.name,
@@ -178,7 +180,7 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
         tasks={name: family.experts[name].task for name in chosen},
         model_bytes=_model_bytes(checkpoints.base),
         router_bytes=_model_bytes(router),
-        sizes={name: _size(delta.manifest) for name, delta in opened.items()},
+        sizes={name: _size(manifest) for name, manifest in manifests.items()},
         codec=spec,
         codec_name=codec.name,
         codec_options=dict(codec.options),
@@ -198,6 +200,15 @@ def _compress(output: Path, name: str, base: Path, expert: Path, spec: str) -> P
         config = CompressConfig(base=base, expert=expert, output=output, name=name, linear=spec, force=True)
         compress_expert(config)
     return output
+
+
+def _checked(path: Path) -> "DeltaManifest":
+    from meswitch.format.reader import open_delta
+
+    try:
+        return open_delta(path).manifest
+    except DeltaError as error:
+        raise DeltaFormatError(f"a kept delta is damaged ({error}); delete {path}, and it is made again") from error
 
 
 def _model_bytes(root: Path) -> int:

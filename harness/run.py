@@ -170,16 +170,17 @@ def warm_up(driver: Driver, plan: RunPlan, clock: Clock) -> None:
     Raises:
         DriverError: one of them fails or is not answered in time.
     """
-    for request in warm_up_requests(plan.schedule, plan.warm_up):
+    for item, request in zip(plan.schedule, warm_up_requests(plan.schedule, plan.warm_up), strict=False):
+        name = item.request.request_id
         driver.send(request)
         give_up_ns = clock.now_ns() + round(plan.limits.drain_s * 1e9)
         while True:
             if clock.now_ns() >= give_up_ns:
-                raise DriverError(f"the warm-up request was not answered within {plan.limits.drain_s:g} s")
+                raise DriverError(f"request {name} was not answered in the warm-up within {plan.limits.drain_s:g} s")
             events = driver.poll(plan.limits.longest_poll_s)
             failed = next((e for e in events if isinstance(e, Failed)), None)
             if failed is not None:
-                raise DriverError(f"the warm-up request failed: {failed.error}: {failed.message}")
+                raise DriverError(f"request {name} failed in the warm-up: {failed.error}: {failed.message}")
             if any(isinstance(e, Finished) for e in events):
                 break
 
