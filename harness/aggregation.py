@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from harness.comparison import compare_arms
+from harness.errors import RunFormatError
 from harness.headline import build_headline
 from harness.metrics import summarise_arm
 from harness.records import RequestRecord, read_records
@@ -23,6 +24,9 @@ def summarise(run_dir: Path) -> Summary:
     """
     run = RunDirectory(run_dir)
     manifest = run.read_manifest()
+    if manifest.status == "complete" and not run.telemetry.exists():
+        # without samples of the client, nothing could say that the run is invalid
+        raise RunFormatError(f"{run.telemetry}: cannot read the samples: the file is missing")
     records = _by_arm(manifest, read_records(run.requests) if manifest.arms else [])
     samples = _samples_by_arm(manifest, read_samples(run.telemetry))
     arms = {arm.name: summarise_arm(records[arm.name], samples[arm.name], arm) for arm in manifest.arms}

@@ -179,8 +179,9 @@ def iterate_records(path: Path) -> Iterator[RequestRecord]:
     A last line without its newline is a write that was interrupted, and is left out.
 
     Raises:
-        RunFormatError: the file is missing, or a whole line is not a record.
+        RunFormatError: the file is missing, a whole line is not a record, or a request has two in one arm.
     """
+    seen: set[tuple[str, int]] = set()
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
@@ -189,11 +190,17 @@ def iterate_records(path: Path) -> Iterator[RequestRecord]:
         if not line.endswith(b"\n"):
             return
         try:
-            yield _RECORD.validate_json(line)
+            record = _RECORD.validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "line"
             raise RunFormatError(f"{path}, line {number}, field {where}: {first['msg']}") from error
+        if (record.arm, record.index) in seen:
+            raise RunFormatError(
+                f"{path}, line {number}, field index: must be once in an arm, got {record.index} of {record.arm} again"
+            )
+        seen.add((record.arm, record.index))
+        yield record
 
 
 def read_records(path: Path) -> list[RequestRecord]:

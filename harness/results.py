@@ -139,6 +139,8 @@ def find_run(name: str, runs_dir: Path) -> RunDirectory:
         return RunDirectory(direct)
     known = sorted(path.parent for path in runs_dir.glob("*/manifest.json"))
     found = known[-1:] if name == "latest" else [path for path in known if path.name.endswith(name)]
+    if not found and direct.is_dir():
+        raise UsageError(f"{direct} is not a run: it has no manifest.json")
     if len(found) != 1:
         state = f"no run {name!r}" if not found else f"{len(found)} runs end with {name!r}"
         raise UsageError(f"{state} in {runs_dir}; give the path of a run directory")

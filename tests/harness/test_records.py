@@ -42,6 +42,15 @@ def test_a_damaged_line_is_named_by_file_line_and_field(tmp_path):
         read_records(path)
 
 
+def test_a_request_with_two_records_in_one_arm_is_refused(tmp_path):
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(b"".join(dump_line(record(arm=arm, index=i)) for arm, i in [("a", 0), ("b", 0), ("a", 0)]))
+    with pytest.raises(
+        RunFormatError, match=r"requests.jsonl, line 3, field index: must be once in an arm, got 0 of a"
+    ):
+        read_records(path)
+
+
 def test_missing_records_are_one_clear_error(tmp_path):
     with pytest.raises(RunFormatError, match="cannot read the records: No such file"):
         read_records(tmp_path / "requests.jsonl")

@@ -73,6 +73,9 @@ def test_runs_are_found_by_path_end_of_id_and_latest(tmp_path):
     assert find_run(str(tmp_path / "2026-a-11"), tmp_path / "elsewhere").path.name == "2026-a-11"
     with pytest.raises(UsageError, match="no run '33'"):
         find_run("33", tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(UsageError, match=r"elsewhere is not a run: it has no manifest\.json"):
+        find_run(str(tmp_path / "elsewhere"), tmp_path)
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

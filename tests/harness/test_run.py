@@ -4,7 +4,7 @@ import pytest
 
 from harness.aggregation import rebuild_summary, summarise
 from harness.drivers.fake import FakeDriver, FakePlan
-from harness.errors import DriverError
+from harness.errors import DriverError, RunFormatError
 from harness.records import RecordWriter, read_records
 from harness.run import Progress
 from meswitch.errors import StorageError
@@ -47,6 +47,13 @@ def test_the_summary_is_rebuilt_from_the_records_byte_for_byte(run_arms, make_st
     assert run.summary.read_bytes() == first
 
 
+def test_a_complete_run_without_telemetry_is_refused(run_arms):
+    run, _ = run_arms(requests(4), {"meswitch": fast})
+    run.telemetry.unlink()
+    with pytest.raises(RunFormatError, match=r"telemetry\.jsonl: cannot read the samples: the file is missing"):
+        summarise(run.path)
+
+
 def test_the_comparison_pairs_requests(run_arms, make_stats):
     run, _ = run_arms(requests(400), {"meswitch": fast, "full-swap-disk": slow}, stats=make_stats(base=1))
     comparison = summarise(run.path).comparison[0]
@@ -73,7 +80,7 @@ def test_warm_up_requests_are_answered_and_not_recorded(run_arms):
 
 
 def test_a_run_that_fails_before_its_first_request_leaves_nothing_behind(run_arms, tmp_path):
-    with pytest.raises(DriverError, match="the warm-up request failed: FakeError: no such expert"):
+    with pytest.raises(DriverError, match="request r0 failed in the warm-up: FakeError: no such expert"):
         run_arms(requests(4), {"fake": lambda r: FakePlan(fails="no such expert")}, warm_up=1)
     assert list(tmp_path.iterdir()) == []
 

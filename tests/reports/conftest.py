@@ -167,8 +167,8 @@ def write_run(
     with RecordWriter(run.requests) as writer:
         for record in records:
             writer.append(record)
-    if samples:
-        run.telemetry.write_bytes(b"".join(dump_sample(sample) for arm in arms for sample in arm_samples(arm)))
+    taken = [sample for arm in arms for sample in arm_samples(arm)] if samples else []
+    run.telemetry.write_bytes(b"".join(map(dump_sample, taken)))
     rebuild_summary(folder)
     return folder
 
