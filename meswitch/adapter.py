@@ -246,15 +246,18 @@ def _low_rank(root: Path, name: str, parts: Mapping[str, StoredTensor], settings
         raise CheckpointError(f"{root / ADAPTER_FILE}: {name} must have exactly {' and '.join(wanted)}")
     down, up = (parts[key] for key in wanted)
     module = name.removesuffix(".weight")
-    alpha = _by_pattern(settings.get("alpha_pattern") or {}, module, settings["lora_alpha"])
+    alpha = _by_pattern(root, settings.get("alpha_pattern") or {}, module, settings["lora_alpha"])
     rank = down.spec.shape[0]
     scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
     return LowRank(down, up, is_table, scale)
 
 
-def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
+def _by_pattern(root: Path, patterns: Mapping[str, Any], module: str, default: float) -> float:
     # the rule of PEFT: the first pattern that fits the end of the module's name
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+    try:
+        found = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
+        return float(next(found, default))
+    except (re.error, AttributeError, TypeError, ValueError) as cause:
+        raise CheckpointError(
+            f"{root / ADAPTER_CONFIG} must have an alpha_pattern of regular expressions and numbers, got {patterns!r}"
+        ) from cause

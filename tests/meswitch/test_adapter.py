@@ -181,6 +181,16 @@ def test_other_kinds_of_adapter_are_refused_by_name(
     assert not (tmp_path / "delta").exists()
 
 
+@pytest.mark.parametrize("pattern", [{"q_proj(": 3}, {"q_proj": "three"}, {"q_proj": None}, "q_proj"])
+def test_malformed_alpha_pattern_is_named(pattern: object, base: Path, tmp_path: Path) -> None:
+    save_adapter(base, tmp_path / "adapter")
+    edit_json(tmp_path / "adapter" / "adapter_config.json", alpha_pattern=pattern)
+    with pytest.raises(
+        CheckpointError, match=r"adapter_config\.json must have an alpha_pattern of regular expressions"
+    ):
+        compressed(base, tmp_path / "adapter", tmp_path / "delta")
+
+
 def test_adapter_of_dora_as_peft_saves_it_is_refused(base: Path, tmp_path: Path) -> None:
     save_adapter(base, tmp_path / "adapter", use_dora=True)
     with pytest.raises(UnsupportedModelError, match="use_dora"):
