@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from meswitch.errors import FamilyError
+from meswitch.errors import ExpertNameError, FamilyError
+from meswitch.names import check_name
 
 __all__ = [
     "FAMILY_FILE",
@@ -113,6 +114,8 @@ def read_family(root: Path) -> Family:
         raise FamilyError(f"{path}, {where}: {first['msg']}; the file is damaged or of another version") from cause
     if record.schema_version != SCHEMA:
         raise FamilyError(f"{path} must be of schema {SCHEMA}, got {record.schema_version}")
+    for name in (record.name, *(expert.name for expert in record.experts)):
+        _check_name(path, name)
     experts = {
         expert.name: ExpertInfo(
             name=expert.name,
@@ -133,6 +136,14 @@ def read_family(root: Path) -> Family:
         experts=MappingProxyType(experts),
         router_dir=part_of(root, record.router),
     )
+
+
+def _check_name(path: Path, name: str) -> None:
+    # names become directories of the materialised family, which must not lead out of its home
+    try:
+        check_name(name)
+    except ExpertNameError as cause:
+        raise FamilyError(f"{path} may only use names that an expert may have: {cause}") from cause
 
 
 def part_of(root: Path, relative: str) -> Path:

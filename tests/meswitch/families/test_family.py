@@ -1,6 +1,7 @@
 """Families by name and by directory, the damage that is named, and the weights that ship."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from workloads.verifiers import verify
 
 MAX_BYTES = 20_000_000
 
+EXPERT = {"name": "x", "task": "velm", "description": "y", "delta": "experts/x", "known_to_router": True}
+
 
 def write(root: Path, **changes: object) -> Path:
     content = {
@@ -27,7 +30,7 @@ def write(root: Path, **changes: object) -> Path:
         "description": "a family",
         "base": "base",
         "router": "router",
-        "experts": [{"name": "x", "task": "velm", "description": "y", "delta": "experts/x", "known_to_router": True}],
+        "experts": [EXPERT],
     }
     for part in ("base", "router", "experts/x"):
         (root / part).mkdir(parents=True, exist_ok=True)
@@ -61,6 +64,9 @@ def test_directory_without_description_is_no_family(tmp_path: Path) -> None:
         ({"extra": 1}, "family.json, extra: "),
         ({"base": "nowhere"}, "is incomplete: nowhere is missing"),
         ({"router": "../router"}, "may only name its own directories, got '../router'"),
+        ({"name": "../../small"}, "not ending with '.', got '../../small'"),
+        ({"experts": [EXPERT | {"name": "../../x"}]}, "not ending with '.', got '../../x'"),
+        ({"experts": [EXPERT | {"name": "base"}]}, "must not be one of auto, base, got 'base'"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -101,15 +107,16 @@ def test_checkpoints_that_another_process_made_meanwhile_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = load_family("pocket")
+    made = materialise(family, home_dir()).router.parent
 
     @contextmanager
     def made_by_another(root: Path) -> Iterator[None]:
-        (root / "router").mkdir(parents=True)
+        shutil.copytree(made, root)
         yield
 
     monkeypatch.setattr(staging, "exclusive", made_by_another)
-    checkpoints = materialise(family, tmp_path)
-    assert [path.name for path in checkpoints.router.parent.iterdir()] == ["router"]
+    monkeypatch.setattr("meswitch.families.checkpoints.merge_all", lambda *_: pytest.fail("it merged again"))
+    assert materialise(family, tmp_path).router.is_dir()
 
 
 def test_wilson_interval_by_hand() -> None:
