@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,8 +87,9 @@ def config_for(models: tuple[Path, Path], output: Path, **options: Any) -> Compr
 
 def test_writer_that_is_killed_leaves_the_old_expert_or_the_new_one(models: tuple[Path, Path], tmp_path: Path) -> None:
     places = {point.split(":")[0]: tmp_path / point.split(":")[0] / "delta" for point in POINTS}
+    compress_expert(config_for(models, tmp_path / "old", name="old", linear="rtn:bits=2"))
     for place in places.values():
-        compress_expert(config_for(models, place, name="old", linear="rtn:bits=2"))
+        shutil.copytree(tmp_path / "old", place)
     command = [sys.executable, "-c", KILLED, *map(str, models), str(tmp_path), *POINTS]
     ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.split()
     assert ended == [word for where in places for word in (where, str(-signal.SIGKILL))]
