@@ -44,6 +44,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turns what the operating system refuses inside the block into a `StorageError` about `path`."""
     try:
         yield
+    except shutil.Error as cause:
+        # a copied tree lists what went wrong with each file: (source, target, why)
+        failed = cause.args[0]
+        raise StorageError(f"{path} cannot be written: {failed[0][2]} ({len(failed)} files failed)") from cause
     except OSError as cause:
         advice = "; free some space and try again" if cause.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise StorageError(f"{path} cannot be written: {cause.strerror or cause}{advice}") from cause

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -91,6 +92,14 @@ def test_disk_that_refuses_leaves_the_old_directory(
         with pytest.raises(StorageError, match=os.strerror(code)), staged(target) as root:
             fill(root, "new")
     assert content(target) == {"a.txt": "old", "sub/b.txt": "old"}
+
+
+def test_copy_of_a_tree_that_fails_is_one_short_message(tmp_path: Path) -> None:
+    failed = [(f"s{i}", f"t{i}", "[Errno 28] No space left on device: 's'") for i in range(9)]
+    message = r"x cannot be written: .* No space left on device: 's' \(9 files failed\)$"
+    with pytest.raises(StorageError, match=message), staged(tmp_path / "x"):
+        raise shutil.Error(failed)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_exchange_without_kernel_support_is_recovered(
