@@ -17,7 +17,15 @@ from meswitch.errors import DeltaError, DeltaFormatError, MeswitchError, Storage
 if TYPE_CHECKING:
     from meswitch.format.manifest import Manifest as DeltaManifest
 
-__all__ = ["DeltaSize", "PrepareRequest", "Prepared", "ignore_interrupts", "prepare", "prepare_here"]
+__all__ = [
+    "DeltaSize",
+    "PrepareRequest",
+    "Prepared",
+    "checked_manifest",
+    "ignore_interrupts",
+    "prepare",
+    "prepare_here",
+]
 
 Report = Callable[[str], None]
 # part of the cache key: raised when compression gives other bytes for the same input
@@ -168,7 +176,7 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
         report(f"compressing expert {number} of {len(chosen)}: {name}")
         key = _key(base_id, identities[name], spec)
         deltas[name] = _compress(request.home / "cache" / "harness" / key / name, name, checkpoints.base, path, spec)
-    manifests = {name: _checked(path) for name, path in deltas.items()}
+    manifests = {name: checked_manifest(path) for name, path in deltas.items()}
     router = checkpoints.router
     return Prepared(
         family=family.name,
@@ -202,7 +210,12 @@ def _compress(output: Path, name: str, base: Path, expert: Path, spec: str) -> P
     return output
 
 
-def _checked(path: Path) -> "DeltaManifest":
+def checked_manifest(path: Path) -> "DeltaManifest":
+    """The manifest of a delta that was made earlier, its files checked.
+
+    Raises:
+        DeltaFormatError: it is damaged.
+    """
     from meswitch.format.reader import open_delta
 
     try:
