@@ -22,14 +22,14 @@ __all__ = ["quality"]
 def quality(
     family: Annotated[str, typer.Argument(help="A model family, by name or path.")] = "pocket",
     codec: Annotated[
-        list[str] | None, typer.Option(help=f"Repeat for several.  [default: {', '.join(DEFAULT_CODECS)}]")
+        list[str] | None, typer.Option(help=f"Repeat for several; if absent: {', '.join(DEFAULT_CODECS)}.")
     ] = None,
     n: Annotated[int, typer.Option(help="Test problems for each task.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the test problems; 0 is a seed.")] = 0,
     output: Annotated[
-        Path | None, typer.Option(help="Where to keep answers and table  [default: reports/results/FAMILY].")
+        Path | None, typer.Option(help="Where to keep answers and table; if absent, reports/results/FAMILY.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes  [default: one for each core].")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; if absent, one for each core.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the table from the kept answers alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print quality.json and nothing else on stdout.")] = False,
 ) -> int:
