@@ -17,6 +17,7 @@ __all__ = [
     "ArmManifest",
     "Manifest",
     "RunDirectory",
+    "check_runs_dir",
     "find_run",
     "new_run_id",
     "to_json_object",
@@ -126,6 +127,17 @@ def new_run_id(now: datetime | None = None) -> str:
     """A name that sorts by time and does not collide: `2026-11-22T02-30-11Z-3f9c`."""
     moment = (now or datetime.now(UTC)).astimezone(UTC)
     return f"{moment:%Y-%m-%dT%H-%M-%SZ}-{secrets.token_hex(2)}"
+
+
+def check_runs_dir(path: Path) -> None:
+    """Nothing, if runs can be kept in `path`: asked before the minutes that a run takes. Makes nothing.
+
+    Raises:
+        UsageError: it, or the first of its parents that there is, is a file or may not be written to.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UsageError(f"--runs-dir must be a directory that can be written to, and {there} is not")
 
 
 def find_run(name: str, runs_dir: Path) -> RunDirectory:

@@ -15,7 +15,7 @@ from harness.clock import MonotonicClock
 from harness.errors import UsageError
 from harness.planning import RunOptions
 from harness.records import RequestRecord
-from harness.results import RunDirectory
+from harness.results import RunDirectory, check_runs_dir
 from harness.run import Progress as RunProgress
 from harness.run import execute
 from harness.summary import Summary
@@ -48,7 +48,7 @@ def run(
     drain: Annotated[
         float, typer.Option(help="Seconds to wait for answers after the last request.")
     ] = DEFAULTS.drain_s,
-    threads: Annotated[int, typer.Option(help="Of each engine.")] = DEFAULTS.threads,
+    threads: Annotated[int, typer.Option(help="Threads of torch in each engine.")] = DEFAULTS.threads,
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     require_slo: Annotated[
         float | None, typer.Option(help="Exit with 3 unless this share of requests met their SLO in the first arm.")
@@ -73,6 +73,7 @@ def run(
         drain_s=drain,
         threads=threads,
     )
+    check_runs_dir(runs_dir)
     console = Console(stderr=True)
     run_directory, interrupted = _measure(options, runs_dir, console)
     if interrupted and not run_directory.path.exists():

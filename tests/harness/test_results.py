@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from harness.errors import RunFormatError, UsageError
-from harness.results import Manifest, RunDirectory, find_run, new_run_id, to_json_value, write_atomic
+from harness.results import Manifest, RunDirectory, check_runs_dir, find_run, new_run_id, to_json_value, write_atomic
 from harness.sizes import format_bytes, parse_bytes
 from harness.summary import read_summary
 from meswitch.config import SchedulerConfig
@@ -112,3 +112,11 @@ def test_what_is_no_size_is_refused(text):
 
 def test_sizes_are_shown_with_a_binary_unit():
     assert [format_bytes(n) for n in (512, 1536, 33_554_432, 3 * 2**30)] == ["512 B", "1.5 KiB", "32.0 MiB", "3.0 GiB"]
+
+
+def test_a_place_where_runs_cannot_be_kept_is_refused_and_nothing_is_made(tmp_path):
+    check_runs_dir(tmp_path / "new" / "runs")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"must be a directory that can be written to, and .+/file is not"):
+        check_runs_dir(tmp_path / "file" / "runs")
