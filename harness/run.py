@@ -180,7 +180,8 @@ def warm_up(driver: Driver, plan: RunPlan, clock: Clock) -> None:
             events = driver.poll(plan.limits.longest_poll_s)
             failed = next((e for e in events if isinstance(e, Failed)), None)
             if failed is not None:
-                raise DriverError(f"request {name} failed in the warm-up: {failed.error}: {failed.message}")
+                why = f"{failed.error}: {failed.message}"
+                raise DriverError(f"request {name} failed in the warm-up: {why}; --warm-up 0 measures it as a failure")
             if any(isinstance(e, Finished) for e in events):
                 break
 

@@ -52,7 +52,7 @@ def arm_reasons(
     limits = limits or ValidityLimits()
     checks = (
         _stopped(manifest),
-        _incomplete(summary, scheduled),
+        _incomplete(summary, scheduled, manifest),
         _unanswered(summary),
         _send_lag(records, limits),
         _client_cpu(summary, limits),
@@ -82,12 +82,14 @@ def _stopped(manifest: ArmManifest) -> str | None:
     return f"the system stopped: {manifest.stopped}" if manifest.stopped else None
 
 
-def _incomplete(summary: ArmSummary, scheduled: int) -> str | None:
+def _incomplete(summary: ArmSummary, scheduled: int, manifest: ArmManifest) -> str | None:
     counts = summary.requests
     if counts.scheduled != scheduled:
         return f"{counts.scheduled} of {scheduled} scheduled requests have a record"
     late = counts.timeout + counts.unsent
-    return f"{late} requests were not finished within the drain limit" if late else None
+    if not late:
+        return None
+    return f"{late} requests were not {'sent' if manifest.stopped else 'finished within the drain limit'}"
 
 
 def _unanswered(summary: ArmSummary) -> str | None:

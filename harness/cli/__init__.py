@@ -32,6 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Measure the serving of many experts: replay traces, compare with swapping whole models, report.",
 )
 app.command(name="run")(run_)

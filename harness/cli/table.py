@@ -17,6 +17,8 @@ def print_summary(summary: Summary, run_dir: Path, report: Path | None, console:
     """Print what the run came to."""
     console.print()
     console.print(_title(summary), style="bold", highlight=False)
+    if not summary.valid:
+        console.print("  [bold red]INVALID[/bold red]: these numbers must not be used; reasons below", highlight=False)
     for sentence in headline_sentences(summary):
         console.print(f"  {sentence}", highlight=False, soft_wrap=True)
     console.print()
@@ -104,7 +106,7 @@ def _print_verdict(summary: Summary, console: Console) -> None:
     if summary.valid:
         console.print(f"[green]valid[/green]: {_client(summary)}", highlight=False)
     else:
-        console.print("[bold red]INVALID[/bold red]: these numbers must not be used", highlight=False)
+        console.print("[bold red]INVALID[/bold red] because", highlight=False)
         for reason in summary.reasons:
             console.print(f"  - {reason}", highlight=False, markup=False, soft_wrap=True)
     for note in summary.notes:

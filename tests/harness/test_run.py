@@ -89,7 +89,7 @@ def test_a_second_arm_that_cannot_start_keeps_the_first_and_says_where(run_arms,
     def plan(request):
         return FakePlan(fails="no memory")
 
-    with pytest.raises(DriverError, match=f"no memory; the records so far are kept in {tmp_path}/run"):
+    with pytest.raises(DriverError, match=f"no memory; --warm-up 0 .+; the records so far are kept in {tmp_path}/run"):
         run_arms(requests(4), {"one": fast, "two": plan}, warm_up=1)
     summary = summarise(tmp_path / "run")
     assert summary.partial

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from harness.aggregation import summarise
@@ -109,8 +111,6 @@ def test_littles_law_is_not_checked_where_sampling_alone_explains_it(steady):
 
 def test_a_busy_processor_of_the_client_is_a_reason(steady):
     records, summary, manifest = steady
-    from dataclasses import replace
-
     busy = replace(summary, client=replace(summary.client, cpu_share=0.9))
     found = arm_reasons(busy, records, [], manifest, scheduled=200)
     assert found == ["fake: the client was overloaded: client CPU 90.0 % of a core, limit 70 % of a core"]
@@ -123,8 +123,13 @@ def test_a_late_send_loop_is_a_reason(steady):
 
 def test_a_system_that_stopped_is_a_reason(steady):
     records, summary, manifest = steady
-    from dataclasses import replace
-
     assert isinstance(manifest, ArmManifest)
     found = arm_reasons(summary, records, [], replace(manifest, stopped="EngineError: gone"), scheduled=200)
     assert found == ["fake: the system stopped: EngineError: gone"]
+
+
+def test_what_a_stopped_system_was_never_sent_is_not_called_late(steady):
+    records, summary, manifest = steady
+    unsent = replace(summary, requests=replace(summary.requests, ok=199, unsent=1))
+    found = arm_reasons(unsent, records, [], replace(manifest, stopped="EngineError: gone"), scheduled=200)
+    assert found[1] == "fake: 1 requests were not sent"
