@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from meswitch.errors import MeswitchError, UnknownExpertError
+from meswitch.errors import MeswitchError, StorageError, UnknownExpertError
 from meswitch.format.reader import DeltaDirectory, open_delta
 from meswitch.format.staging import recover, remove_directory, storage_errors
 from meswitch.home import experts_dir
@@ -84,6 +84,9 @@ def remove_expert(name: str, root: Path | None = None) -> Path:
 
 def _directories(home: Path) -> list[Path]:
     if not home.is_dir():
+        taken = next((place for place in (home, *home.parents) if place.exists()), home)
+        if taken.is_file():
+            raise StorageError(f"MESWITCH_HOME must be a directory, and {taken} is a file; move it or set another home")
         return []
     with storage_errors(home):
         for path in home.glob(".*.old"):

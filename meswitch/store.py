@@ -192,9 +192,10 @@ class ExpertStore(Generic[P]):
             raise EngineError(f"only held experts can be leased, got {sorted(unheld)}")
 
     def clear(self) -> None:
-        """Forget all weights; loads that run are waited for."""
+        """Forget all weights; loads that run are waited for, those that have not begun are cancelled."""
         for loading in self._loading.values():
-            loading.future.exception()
+            if not loading.future.cancel():
+                loading.future.exception()
         self._loading.clear()
         self._held.clear()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from meswitch.compress import CompressConfig, compress_expert
-from meswitch.errors import ExpertNameError, UnknownExpertError
+from meswitch.errors import ExpertNameError, StorageError, UnknownExpertError
 from meswitch.library import find_expert, list_experts, place_for, remove_expert
 from tests.meswitch.checkpoints import fine_tune, save_model, tiny_config
 
@@ -72,3 +72,9 @@ def test_place_for_a_reserved_name_is_refused(home: Path) -> None:
 def test_expert_whose_replacement_was_cut_off_is_listed(home: Path) -> None:
     (home / "code").rename(home / ".code.old")
     assert [entry.name for entry in list_experts(home)] == ["code", "Math"]
+
+
+def test_a_home_that_is_a_file_is_named_and_not_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(StorageError, match=r"MESWITCH_HOME must be a directory, and .+/home is a file"):
+        list_experts(tmp_path / "home" / "experts")

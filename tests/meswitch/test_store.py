@@ -191,3 +191,12 @@ def test_the_store_evicts_by_its_policy() -> None:
     # least recently used, a would have to go
     load(held, "c")
     assert sorted(held.resident) == ["a", "c"]
+
+
+def test_clearing_forgets_what_is_held_and_cancels_loads_that_have_not_begun() -> None:
+    executor = HeldExecutor()
+    held = store(executor)
+    held.request("a")
+    held.clear()
+    # nobody ever runs this load: had it been waited for, `clear` would not have come back
+    assert (list(held.resident), list(held.loading)) == ([], [])
