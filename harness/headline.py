@@ -115,7 +115,7 @@ def _all_experts(arm: ArmSummary, family: Facts) -> HeadlineRow:
     value, whole = sum(serving_parts(arm, family).values()) or None, whole_models_bytes(arm, family)
     return HeadlineRow(
         metric="all_experts_bytes",
-        label="all experts; as whole models",
+        label="all experts / whole models",
         unit="bytes",
         better="lower",
         value=value,

@@ -50,12 +50,13 @@ def _answer(summary: Summary) -> Table:
         cells = [row.label, _figure(row, row.value)]
         if headline.baseline:
             # of a run that is not valid nothing may be claimed
-            cells += [_figure(row, row.baseline), row.claim if summary.valid else ""]
+            # the report gives the reason behind "no claim" and "no significant difference"
+            cells += [_figure(row, row.baseline), row.claim.partition(":")[0] if summary.valid else ""]
         table.add_row(*cells)
     for name, pick in (
         ("router accuracy", lambda a: _share(a.router_accuracy)),
         ("hit rate", lambda a: _share(a.hit_rate)),
-        ("output tokens/s", lambda a: _interval(a.output_tokens_per_s, ".1f")),
+        ("output tokens/s", lambda a: _number(a.output_tokens_per_s)),
         ("requests not answered", _not_answered),
         ("process, peak", lambda a: _bytes(a.process_bytes)),
     ):
@@ -145,12 +146,8 @@ def _share(estimate: Estimate | None) -> str:
     return "–" if estimate is None else f"{estimate.value:.1%}"
 
 
-def _interval(estimate: Estimate | None, form: str) -> str:
-    if estimate is None:
-        return "–"
-    if estimate.low is None or estimate.high is None:
-        return format(estimate.value, form)
-    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
+def _number(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else f"{estimate.value:.1f}"
 
 
 def _bytes(value: int | None) -> str:
