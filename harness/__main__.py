@@ -2,4 +2,6 @@
 
 from harness.cli import main
 
-main()
+# a spawned engine imports this module again, under another name
+if __name__ == "__main__":
+    main()
