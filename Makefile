@@ -1,4 +1,4 @@
-# Two commands do it all: `make demo` (install, then the main job) and `make check` (what CI runs).
+# Two commands do it all: `make demo` (install, then the main job) and `make check` (lint, types, tests).
 # Another torch: make demo TORCH='torch==2.12.0'. Another interpreter: make demo PYTHON=python3.12
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -29,7 +29,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed  ## install, then replay the mixed trace and write a report
 	$(BIN)/harness run --trace mixed.jsonl
 
-check: lint types test  ## lint, types, tests: what CI runs
+check: lint types test  ## lint, types and the default tests; CI adds test-slow
 
 format: $(VENV)/.installed-dev  ## rewrite the sources in the house format
 	$(BIN)/ruff format .
@@ -55,10 +55,10 @@ faults: $(VENV)/.installed-dev  ## kill -9 TRIALS imports and look at what is le
 	$(BIN)/pytest -m slow tests/meswitch/test_import_faults.py --trials $(TRIALS) \
 		--trials-out reports/results/faults/import-kill9.json
 
-bench: $(VENV)/.installed-dev  ## micro-benchmarks of codecs and scheduler
+bench: $(VENV)/.installed-dev  ## micro-benchmarks of the codecs
 	$(BIN)/pytest -m benchmark tests/benchmarks
 
-quality: $(VENV)/.installed  ## answer quality of every codec on the pocket family
+quality: $(VENV)/.installed  ## answer quality of 2-bit and 1-bit codecs on the pocket family
 	$(BIN)/harness quality pocket
 
 policies: $(VENV)/.installed  ## hit rates of eviction policies, as docs/policies.md shows them
