@@ -30,7 +30,9 @@ CODEC = "rtn:bits=4"
 REHEARSALS = 5
 FROM_NOTHING = 0.2
 AT_PUBLICATION = 0.4
-PUBLICATION_S = 0.03
+# how long a publication takes depends on the disk: kills aimed at it move closer until they land
+LONGEST_PUBLICATION_S = 0.03
+SHORTEST_PUBLICATION_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,8 @@ def run_trials(base: Path, experts: Mapping[str, Path], root: Path, *, trials: i
     output = root / "library" / "expert"
     done: list[Trial] = []
     before: str | None = None
-    while sum(trial.killed for trial in done) < trials:
+    publication_s = LONGEST_PUBLICATION_S
+    while (landed := sum(trial.killed for trial in done)) < trials:
         from_nothing = rng.random() < FROM_NOTHING
         if before is not None and from_nothing:
             shutil.rmtree(output)
@@ -105,10 +108,15 @@ def run_trials(base: Path, experts: Mapping[str, Path], root: Path, *, trials: i
             shutil.copytree(references[before], output)
         # always the other one, so that old and new differ
         writing = next(name for name in sorted(experts, key=lambda _: rng.random()) if name != before)
-        at_publication = rng.random() < AT_PUBLICATION
-        moment = _Moment(at_publication, rng.uniform(0, PUBLICATION_S if at_publication else longest_s))
+        # by the kills that landed: on a fast disk most of those aimed at the publication come too late
+        landed_there = sum(trial.killed and trial.aim == "publication" for trial in done)
+        at_publication = landed_there < AT_PUBLICATION * (landed + 1) and rng.random() < 2 * AT_PUBLICATION
+        moment = _Moment(at_publication, rng.uniform(0, publication_s if at_publication else longest_s))
         trial = _trial(base, experts, references, output, before, writing, moment)
         done.append(trial)
+        if at_publication:
+            closer_s = publication_s * 1.2 if trial.killed else publication_s / 2
+            publication_s = min(max(closer_s, SHORTEST_PUBLICATION_S), LONGEST_PUBLICATION_S)
         if trial.left in ("unreadable", "wrong"):
             break
         before = writing if trial.left == "new" else before
