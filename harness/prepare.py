@@ -202,10 +202,13 @@ def _compress(output: Path, name: str, base: Path, expert: Path, spec: str) -> P
     from meswitch.format.manifest import MANIFEST_FILE
     from meswitch.format.staging import exclusive
 
+    # the manifest is written last: where it is, the delta is whole, and nothing needs to be locked or written
+    manifest = output / MANIFEST_FILE
+    if manifest.exists():
+        return output
     # a second run that needs the same delta waits for it; `compress_expert` itself would refuse
     with exclusive(output.parent):
-        # the manifest is written last: where it is, the delta is whole
-        if not (output / MANIFEST_FILE).exists():
+        if not manifest.exists():
             output.parent.mkdir(parents=True, exist_ok=True)
             # the family itself says whose fine-tune it is: nothing is left to guess from the size of the delta
             config = CompressConfig(base=base, expert=expert, output=output, name=name, linear=spec, force=True)
