@@ -9,7 +9,7 @@ import torch
 
 from meswitch.codecs.base import CompressedDelta, OptionValue, TensorSpec
 from meswitch.codecs.checks import check_tensors, checked_cast, checked_delta
-from meswitch.codecs.options import options_of
+from meswitch.codecs.options import check_not_negative, options_of
 from meswitch.codecs.quantise import row_chunks
 from meswitch.errors import CodecOptionError, DeltaFormatError
 from meswitch_kernels.packing import pack, unpack, words_per_row
@@ -35,8 +35,7 @@ class Dare:
     def __post_init__(self) -> None:
         if not 0 <= self.drop < 1:
             raise CodecOptionError(f"codec dare: drop must be at least 0 and below 1, got {self.drop}")
-        if self.seed < 0:
-            raise CodecOptionError(f"codec dare: seed must be at least 0, got {self.seed}")
+        check_not_negative(self.name, seed=self.seed)
 
     @property
     def options(self) -> Mapping[str, OptionValue]:

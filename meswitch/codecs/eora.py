@@ -8,7 +8,7 @@ import torch
 
 from meswitch.codecs.base import CompressedDelta, OptionValue, TensorSpec
 from meswitch.codecs.checks import check_tensors, checked_cast, checked_delta, checked_second_moment
-from meswitch.codecs.options import check_choice, options_of
+from meswitch.codecs.options import check_choice, check_not_negative, options_of
 from meswitch.codecs.quantise import FIT_RULES, FitRule
 from meswitch.codecs.salient import Salient
 from meswitch.codecs.selection import SELECT_RULES, SelectRule
@@ -43,8 +43,7 @@ class Eora:
         check_choice(self.name, "bits", self.bits, BITS)
         check_choice(self.name, "select", self.select, SELECT_RULES)
         check_choice(self.name, "step", self.step, FIT_RULES)
-        if self.channels < 0:
-            raise CodecOptionError(f"codec eora: channels must be at least 0, got {self.channels}")
+        check_not_negative(self.name, channels=self.channels)
 
     @property
     def options(self) -> Mapping[str, OptionValue]:

@@ -12,7 +12,7 @@ import torch
 
 from meswitch.codecs.base import CompressedDelta, OptionValue, TensorSpec
 from meswitch.codecs.checks import check_tensors, checked_cast, checked_delta
-from meswitch.codecs.options import check_choice, options_of
+from meswitch.codecs.options import check_choice, check_not_negative, options_of
 from meswitch.codecs.quantise import FIT_RULES, FitRule
 from meswitch.codecs.rtn import Rtn
 from meswitch.codecs.subspace import balanced_factors, leading_directions
@@ -49,8 +49,7 @@ class LowRank:
     def __post_init__(self) -> None:
         check_choice(self.name, "precision", self.precision, get_args(Precision))
         check_choice(self.name, "step", self.step, FIT_RULES)
-        if self.rank < 0:
-            raise CodecOptionError(f"codec lowrank: rank must be at least 0, got {self.rank}")
+        check_not_negative(self.name, rank=self.rank)
         if not 0 < self.bits <= 32:
             raise CodecOptionError(f"codec lowrank: bits must be above 0 and at most 32, got {self.bits}")
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from meswitch.codecs.base import OptionValue
 from meswitch.errors import CodecOptionError, UnknownCodecError
 
-__all__ = ["check_choice", "closest", "format_spec", "options_of", "parse_spec", "typed_options"]
+__all__ = ["check_choice", "check_not_negative", "closest", "format_spec", "options_of", "parse_spec", "typed_options"]
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -74,6 +74,17 @@ def check_choice(codec: str, option: str, value: OptionValue, choices: Iterable[
         listed = ", ".join(map(str, valid))
         near = closest(str(value), map(str, valid))
         raise CodecOptionError(f"codec {codec}: {option} must be one of {listed}, got {value}{near}")
+
+
+def check_not_negative(codec: str, **values: float) -> None:
+    """Refuse options below 0, given by name.
+
+    Raises:
+        CodecOptionError: with the first of them.
+    """
+    for option, value in values.items():
+        if value < 0:
+            raise CodecOptionError(f"codec {codec}: {option} must be at least 0, got {value}")
 
 
 def closest(word: str, valid: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import torch
 from meswitch.codecs.base import CompressedDelta, OptionValue, TensorSpec
 from meswitch.codecs.checks import check_tensors, checked_cast, checked_delta, checked_square_sum
 from meswitch.codecs.groups import KEEPS, choose_codes, group_levels
-from meswitch.codecs.options import check_choice, options_of
+from meswitch.codecs.options import check_choice, check_not_negative, options_of
 from meswitch.codecs.quantise import FIT_RULES, FitRule, fitted_steps, row_chunks
 from meswitch.codecs.selection import SELECT_RULES, SelectRule, check_channels, select_channels
 from meswitch.errors import CodecOptionError
@@ -60,9 +60,7 @@ class SparseSign:
         check_choice(self.name, "select", self.select, SELECT_RULES)
         check_choice(self.name, "pick", self.pick, get_args(Pick))
         check_choice(self.name, "step", self.step, FIT_RULES)
-        for option in ("channels", "seed"):
-            if getattr(self, option) < 0:
-                raise CodecOptionError(f"codec {self.name}: {option} must be at least 0, got {getattr(self, option)}")
+        check_not_negative(self.name, channels=self.channels, seed=self.seed)
 
     @property
     def options(self) -> Mapping[str, OptionValue]:
