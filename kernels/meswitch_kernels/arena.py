@@ -15,10 +15,16 @@ __all__ = ["DeltaArena", "level_offset"]
 MAX_K = 32768
 """Longest row: twice a 32-bit sum of 8-bit products must fit."""
 
+SLOT_ALIGNMENT_BYTES = 256
+"""Where the parts of slots that lie apart begin: multiples of this."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeltaArena:
     """Weight deltas `D_hat[e] = steps[e][:, None] * levels(codes[e])`, plus `salient_values[e]` on a few columns.
+
+    What belongs to one slot is contiguous. Slots may lie apart, as where all tensors are views of one image of bytes a
+    slot; then they begin at multiples of 256 bytes, so that loads stay as wide as they are.
 
     Attributes:
         codes: packed codes, `[E, N, W]` int32, `packing.LAYOUT`.
@@ -89,7 +95,13 @@ def level_offset(bits: int) -> float:
 
 
 def _check(name: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    if tuple(tensor.shape) != shape or tensor.dtype != dtype or not tensor.is_contiguous():
+    if tuple(tensor.shape) != shape or tensor.dtype != dtype or not tensor[:1].is_contiguous():
         raise UnsupportedShapeError(
-            f"{name} must be contiguous {list(shape)} {dtype}, got {list(tensor.shape)} {tensor.dtype}"
+            f"{name} must be {list(shape)} {dtype}, contiguous in a slot, got {list(tensor.shape)} {tensor.dtype}"
+        )
+    begins = (tensor.storage_offset() * tensor.element_size(), tensor.stride(0) * tensor.element_size())
+    if not tensor.is_contiguous() and any(offset % SLOT_ALIGNMENT_BYTES for offset in begins):
+        raise UnsupportedShapeError(
+            f"{name} of slots that lie apart must begin at multiples of {SLOT_ALIGNMENT_BYTES} bytes, "
+            f"got the first at {begins[0]} and a stride of {begins[1]}"
         )

@@ -45,7 +45,6 @@ def _tile(
     tile_rows,
     i_n,
     i_t,
-    slot,
     stride_ym,
     stride_xm,
     N,
@@ -68,7 +67,7 @@ def _tile(
     NC: tl.constexpr = 4 * R
     o_n = i_n * BM + tl.arange(0, BM)
     # rows beyond N are read again and not stored
-    b_n = slot * N + tl.minimum(o_n, N - 1)
+    b_n = tl.minimum(o_n, N - 1)
     o_c = tl.arange(0, NC)
     b_row = tl.load(tile_rows + i_t * R + o_c // 4)
     m_c = b_row >= 0
@@ -90,8 +89,7 @@ def _tile(
     b_base = tl.load(i_y, mask=m_y, other=0.0)
     if S > 0:
         o_s = tl.arange(0, SP)
-        i_g = slot * (N // GN) + i_n * BM // GN
-        b_index = tl.load(index + i_g * S + o_s, mask=o_s < S, other=0)
+        b_index = tl.load(index + i_n * BM // GN * S + o_s, mask=o_s < S, other=0)
         b_value = tl.load(values + b_n[:, None] * S + o_s[None, :], mask=(o_s < S)[None, :], other=0.0)
     if SK == 1:
         b_acc = tl.zeros([BM, NC], dtype=tl.int32)
@@ -155,6 +153,10 @@ def _delta_matmul_kernel(
     tile_rows,  # [B, R] int32
     stride_ym,
     stride_xm,
+    stride_ce,
+    stride_se,
+    stride_ie,
+    stride_ve,
     N,
     KB,
     CHUNKS,
@@ -180,7 +182,11 @@ def _delta_matmul_kernel(
     slot = tl.load(tile_slot + i_t).to(tl.int64)
     if slot < 0:
         return
-    _tile(y, x, slices, sums, inverse, codes, steps, index, values, tile_rows, i_n, i_t, slot, stride_ym, stride_xm,
+    codes += slot * stride_ce
+    steps += slot * stride_se
+    index += slot * stride_ie
+    values += slot * stride_ve
+    _tile(y, x, slices, sums, inverse, codes, steps, index, values, tile_rows, i_n, i_t, stride_ym, stride_xm,
           N, KB, CHUNKS, GN, R, S, SP, CH, BITS, BM, BKB, SK, EVEN, ASM)  # fmt: skip
 
 
@@ -226,11 +232,13 @@ def delta_matmul(
     asm = not interpreting() if inline_asm is None else inline_asm
     early = config.launch_early and supports_early_launch(y) if launch_early is None else launch_early
     S, KB, width, chunks = arena.salient, arena.row_bytes, groups.width, sliced.sums.shape[1]
+    codes = arena.codes.view(torch.int8)
     grid = (M, triton.cdiv(N, config.BM))
     _delta_matmul_kernel[grid](
         y, sliced.x, sliced.slices, sliced.sums, sliced.inverse,
-        arena.codes.view(torch.int8), arena.steps, arena.salient_index, arena.salient_values, groups.slot, groups.rows,
-        y.stride(0), sliced.x.stride(0), N, KB, chunks, arena.group_rows,
+        codes, arena.steps, arena.salient_index, arena.salient_values, groups.slot, groups.rows,
+        y.stride(0), sliced.x.stride(0), codes.stride(0), arena.steps.stride(0), arena.salient_index.stride(0),
+        arena.salient_values.stride(0), N, KB, chunks, arena.group_rows,
         R=width, S=S, SP=max(16, triton.next_power_of_2(S)), CH=triton.next_power_of_2(chunks), BITS=arena.bits,
         BM=config.BM, BKB=config.BKB, SK=config.SK,
         EVEN=KB % (config.BKB * config.SK) == 0, ASM=unpack_asm(arena.bits) if asm else None, EARLY=early,

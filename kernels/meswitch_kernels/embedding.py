@@ -22,7 +22,10 @@ def _delta_rows_kernel(
     index,  # [E, S] int32
     values,  # [E, N, S] float16
     stride_ym,
-    N,
+    stride_ce,
+    stride_se,
+    stride_ie,
+    stride_ve,
     K,
     W,
     S: tl.constexpr,
@@ -36,15 +39,17 @@ def _delta_rows_kernel(
     slot = tl.load(slots + i_m).to(tl.int64)
     if slot < 0:
         return
-    i_n = slot * N + tl.load(tokens + i_m)
+    i_n = tl.load(tokens + i_m)
+    codes += slot * stride_ce + i_n * W
+    values += slot * stride_ve + i_n * S
     # element j + i * WORDS of a block of 64 is code i of word j
-    b_w = tl.load(codes + i_n * W + o_k // 64 * WORDS + o_k % WORDS, mask=m_k, other=0)
+    b_w = tl.load(codes + o_k // 64 * WORDS + o_k % WORDS, mask=m_k, other=0)
     b_c = (b_w >> (o_k % 64 // WORDS * BITS)) & ((1 << BITS) - 1)
     b_d = (b_c - 128 if BITS == 8 else b_c - 0.5 * ((1 << BITS) - 1)).to(tl.float32)
-    b_d *= tl.load(steps + i_n)
+    b_d *= tl.load(steps + slot * stride_se + i_n)
     for s in tl.static_range(S):
-        b_v = tl.load(values + i_n * S + s).to(tl.float32)
-        b_d += tl.where(o_k == tl.load(index + slot * S + s), b_v, 0.0)
+        b_v = tl.load(values + s).to(tl.float32)
+        b_d += tl.where(o_k == tl.load(index + slot * stride_ie + s), b_v, 0.0)
     b_d += tl.load(y + i_m * stride_ym + o_k, mask=m_k, other=0.0).to(tl.float32)
     tl.store(y + i_m * stride_ym + o_k, b_d.to(y.dtype.element_ty), mask=m_k)
 
@@ -77,7 +82,8 @@ def delta_rows(y: torch.Tensor, tokens: torch.Tensor, arena: DeltaArena, slot_of
     if M:
         _delta_rows_kernel[(M, triton.cdiv(K, BK))](
             y, tokens, slot_of_row, arena.codes, arena.steps, arena.salient_index, arena.salient_values,
-            y.stride(0), arena.N, K, arena.codes.shape[2], S=arena.salient, BITS=arena.bits, BK=BK,
+            y.stride(0), arena.codes.stride(0), arena.steps.stride(0), arena.salient_index.stride(0),
+            arena.salient_values.stride(0), K, arena.codes.shape[2], S=arena.salient, BITS=arena.bits, BK=BK,
             enable_fp_fusion=True, num_warps=4,
         )  # fmt: skip
     return y

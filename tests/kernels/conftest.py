@@ -44,6 +44,27 @@ def make_arena(device):
 
 
 @pytest.fixture
+def spread(device):
+    """A function: the same arena as views of one image of bytes a slot, what lies between them at its most harmful."""
+    from dataclasses import replace
+
+    def place(arena, lead_bytes=256):
+        names = ("codes", "steps", "salient_index", "salient_values")
+        parts = [getattr(arena, name) for name in names]
+        sizes = [-(-part[0].numel() * part.element_size() // 256) * 256 for part in parts]
+        image = torch.full((arena.slots, lead_bytes + sum(sizes)), 0xFF, dtype=torch.uint8, device=device)
+        views, start = {}, lead_bytes
+        for name, part, size in zip(names, parts, sizes, strict=True):
+            used = image[:, start : start + part[0].numel() * part.element_size()].view(part.dtype)
+            views[name] = used.unflatten(1, part.shape[1:]) if part.numel() else part
+            views[name].copy_(part)
+            start += size
+        return replace(arena, **views)
+
+    return place
+
+
+@pytest.fixture
 def relative_error():
     """A function: RMS of the difference over RMS of the expected, so that one bound serves every shape."""
 

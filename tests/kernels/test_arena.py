@@ -35,11 +35,28 @@ def test_stacked_layers_share_the_rows_evenly():
     [
         ({"bits": 3}, "bits must be one of"),
         ({"K": 0}, "K must be from 1"),
-        ({"K": 200}, r"codes must be contiguous \[2, 6, 16\]"),
-        ({"steps": torch.zeros(2, 6, dtype=torch.float16)}, "steps must be contiguous"),
-        ({"salient_values": torch.zeros(2, 6, 4, dtype=torch.float16)}, "salient_values must be contiguous"),
+        ({"K": 200}, r"codes must be \[2, 6, 16\]"),
+        ({"steps": torch.zeros(2, 6, dtype=torch.float16)}, "steps must be"),
+        ({"salient_values": torch.zeros(2, 6, 4, dtype=torch.float16)}, "salient_values must be"),
     ],
 )
 def test_tensors_that_do_not_fit_together_are_refused(changes, message):
     with pytest.raises(UnsupportedShapeError, match=message):
         _arena(**changes)
+
+
+def _apart(stride, offset=0):
+    return torch.zeros(4096, dtype=torch.int32)[offset:].as_strided((2, 6, 8), (stride, 8, 1))
+
+
+def test_slots_may_lie_apart_at_multiples_of_256_bytes():
+    assert _arena(codes=_apart(64, 64)).expert_bytes == _arena().expert_bytes
+    with pytest.raises(UnsupportedShapeError, match="the first at 0 and a stride of 200"):
+        _arena(codes=_apart(50))
+    with pytest.raises(UnsupportedShapeError, match="the first at 16 and a stride of 256"):
+        _arena(codes=_apart(64, 4))
+
+
+def test_a_slot_itself_is_contiguous():
+    with pytest.raises(UnsupportedShapeError, match="contiguous in a slot"):
+        _arena(codes=torch.zeros(2, 6, 16, dtype=torch.int32)[:, :, :8])

@@ -92,6 +92,19 @@ def test_stacked_layers_use_their_own_salient_channels(make_arena, relative_erro
     assert relative_error(delta_matmul(y, x, arena, slots, config=DeltaMatmulConfig(**SMALL)), want) < 1e-6
 
 
+@pytest.mark.parametrize("groups", [None, 2])
+def test_slots_that_lie_apart_give_the_same_answer_to_the_last_bit(make_arena, spread, device, groups):
+    from meswitch_kernels.delta_matmul import delta_matmul
+    from meswitch_kernels.tiling import DeltaMatmulConfig
+
+    arena = make_arena(3, 64, 128, 8, 2, groups=groups)
+    x, slots = torch.randn(4, 128, device=device), torch.tensor([2, -1, 0, 1], dtype=torch.int32, device=device)
+    config = DeltaMatmulConfig(**SMALL)
+    together = delta_matmul(torch.zeros(4, 64, device=device), x, arena, slots, config=config)
+    apart = delta_matmul(torch.zeros(4, 64, device=device), x, spread(arena), slots, config=config)
+    assert torch.equal(apart, together)
+
+
 def test_a_row_that_is_not_finite_spoils_itself_and_no_other(make_arena, device):
     from meswitch_kernels.delta_matmul import delta_matmul
 

@@ -3,7 +3,7 @@ import torch
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_each_token_gets_the_row_of_its_own_expert(make_arena, device, bits):
+def test_each_token_gets_the_row_of_its_own_expert(make_arena, spread, device, bits):
     from meswitch_kernels.embedding import delta_rows
     from meswitch_kernels.reference import delta_rows_ref
 
@@ -12,7 +12,8 @@ def test_each_token_gets_the_row_of_its_own_expert(make_arena, device, bits):
     tokens = torch.tensor([3, 3, 39, 0, 17], device=device)
     slots = torch.tensor([0, 1, -1, 1, 0], dtype=torch.int32, device=device)
     want = delta_rows_ref(y, tokens, arena, slots)
-    assert torch.allclose(delta_rows(y, tokens, arena, slots), want, rtol=0, atol=1e-7)
+    assert torch.allclose(delta_rows(y.clone(), tokens, arena, slots), want, rtol=0, atol=1e-7)
+    assert torch.allclose(delta_rows(y.clone(), tokens, spread(arena), slots), want, rtol=0, atol=1e-7)
 
 
 def test_arguments_that_do_not_fit_together_are_refused(make_arena, device):

@@ -16,6 +16,19 @@ def test_the_merged_weight_is_base_plus_delta(make_arena, device, bits, groups):
     assert torch.allclose(out, weight + delta_weight_ref(arena, 1), rtol=2e-7, atol=1e-7)
 
 
+def test_a_slot_that_lies_apart_is_merged_and_multiplied(make_arena, spread, relative_error, device):
+    from meswitch_kernels.fused_matmul import fused_matmul
+    from meswitch_kernels.merge import merge_weight
+    from meswitch_kernels.reference import fused_matmul_ref
+    from meswitch_kernels.tiling import FusedMatmulConfig
+
+    arena = make_arena(3, 64, 128, 8, 2)
+    x, weight = torch.randn(3, 128, device=device), torch.randn(64, 128, device=device)
+    assert torch.equal(merge_weight(weight, spread(arena), 2), merge_weight(weight, arena, 2))
+    got = fused_matmul(x, weight, spread(arena), 2, config=FusedMatmulConfig(BM=16, BN=32, stages=2))
+    assert relative_error(got, fused_matmul_ref(x, weight, arena, 2)) < 1e-6
+
+
 def test_arguments_that_do_not_fit_together_are_refused(make_arena, device):
     from meswitch_kernels.errors import UnsupportedShapeError
     from meswitch_kernels.merge import merge_weight
