@@ -1,0 +1,243 @@
+"""Where each tensor of an expert lies in its slot: one byte image, the same in host memory and on the device.
+
+    segment 0: embedding    segment 1..L: one layer each    segment L + 1: final norm and head
+
+A layer is one contiguous run of bytes, so that a switch is one copy a segment and a request can start on the first
+layer while the others are on their way. Layers of the same input (q, k and v; gate and up) are stacked along N where
+their rows are whole tiles of the kernels, and then share one launch.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import gcd
+
+import torch
+
+from meswitch.codecs.base import TensorSpec
+from meswitch.cuda.decoder_shape import DecoderShape
+from meswitch_kernels.packing import words_per_row
+
+__all__ = ["ALIGNMENT_BYTES", "CodeShape", "MatrixPart", "Place", "SlotLayout", "VectorPart", "slot_layout"]
+
+ALIGNMENT_BYTES = 256
+"""Where parts and slots start: what the copy engines and the widest loads ask for."""
+
+STACK_ROWS = 128
+"""Layers are stacked only in multiples of so many rows, so that no tile of a kernel spans two of them."""
+
+EMBEDDING = "model.embed_tokens.weight"
+FINAL_NORM = "model.norm.weight"
+HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeShape:
+    """How a codec describes a matrix: `bits` of a code, and `salient` input channels with exact values."""
+
+    bits: int
+    salient: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Bytes of one stored tensor: `offset` in the image, and what is stored there."""
+
+    offset: int
+    spec: TensorSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixPart:
+    """Codes, steps, salient channels and their values of matrices stacked along N.
+
+    Attributes:
+        rows: output channels of each matrix, by parameter name, in order.
+        K: input dimension.
+        code: how the codec describes them.
+        codes, steps, index, values: byte offsets in the image; those of `[N, W]` int32, `[N]` float32, `[G, S]` int32
+            and `[N, S]` float16, where G lists of N / G rows each cover the matrices.
+    """
+
+    rows: Mapping[str, int]
+    K: int
+    code: CodeShape
+    codes: int
+    steps: int
+    index: int
+    values: int
+
+    @property
+    def N(self) -> int:  # noqa: N802 - a dimension
+        """Rows of all matrices."""
+        return sum(self.rows.values())
+
+    @property
+    def groups(self) -> int:
+        """G: lists of salient channels."""
+        return self.N // gcd(*self.rows.values())
+
+    @property
+    def words(self) -> int:
+        """W: words of a row of codes."""
+        return words_per_row(self.K, self.code.bits)
+
+    @property
+    def end(self) -> int:
+        """The byte after the last one."""
+        return self.values + 2 * self.N * self.code.salient
+
+    def places(self) -> Iterator[tuple[str, Mapping[str, Sequence[Place]]]]:
+        """Each matrix, and where its stored tensors go by their local names; an index goes to each of its lists."""
+        first, S = 0, self.code.salient
+        size = self.N // self.groups
+        for name, rows in self.rows.items():
+            lists = range(first // size, (first + rows) // size)
+            yield name, {
+                "codes": (Place(self.codes + 4 * first * self.words, TensorSpec((rows, self.words), torch.int32)),),
+                "step": (Place(self.steps + 4 * first, TensorSpec((rows,), torch.float32)),),
+                "salient": tuple(Place(self.index + 4 * S * g, TensorSpec((S,), torch.int32)) for g in lists),
+                "values": (Place(self.values + 2 * first * S, TensorSpec((rows, S), torch.float16)),),
+            }
+            first += rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorPart:
+    """A norm's weight or a bias, float32, of parameters one after the other: `lengths` by parameter name."""
+
+    lengths: Mapping[str, int]
+    offset: int
+
+    @property
+    def end(self) -> int:
+        """The byte after the last one."""
+        return self.offset + 4 * sum(self.lengths.values())
+
+    def places(self) -> Iterator[tuple[str, Place]]:
+        """Each parameter and where it goes."""
+        offset = self.offset
+        for name, length in self.lengths.items():
+            yield name, Place(offset, TensorSpec((length,), torch.float32))
+            offset += 4 * length
+
+
+Part = MatrixPart | VectorPart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotLayout:
+    """The image of an expert.
+
+    Attributes:
+        embedding: of the table; the head's codes too, where `head` is `None`.
+        layers: the parts of each layer by their key: `qkv` or `q`, `k` and `v`; `o`; `gate_up` or `gate` and `up`;
+            `down`; `input_norm`, `post_norm`, and where the model has them `qkv_bias`, `q_norm`, `k_norm`.
+        final_norm: before the head.
+        head: `None` where it is tied to the embedding.
+        segments: first byte and the byte after the last one of each segment.
+    """
+
+    embedding: MatrixPart
+    layers: tuple[Mapping[str, Part], ...]
+    final_norm: VectorPart
+    head: MatrixPart | None
+    segments: tuple[tuple[int, int], ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image, padding included."""
+        return self.segments[-1][1]
+
+    def parts(self) -> Iterator[Part]:
+        """All parts in the order of their bytes."""
+        yield self.embedding
+        for layer in self.layers:
+            yield from layer.values()
+        yield self.final_norm
+        if self.head is not None:
+            yield self.head
+
+
+def slot_layout(
+    shape: DecoderShape, *, linear: CodeShape, embedding: CodeShape, head: CodeShape | None
+) -> SlotLayout:
+    """The layout of experts whose matrices are all described alike.
+
+    Args:
+        shape: of the decoder.
+        linear, embedding, head: the codes of each kind; no `head` where it is tied.
+    """
+    cursor = _Cursor()
+    table = cursor.matrix({EMBEDDING: shape.vocabulary}, shape.K, embedding)
+    cursor.end_segment()
+    layers = []
+    for layer in range(shape.layers):
+        layers.append(_layer(cursor, shape, f"model.layers.{layer}", linear))
+        cursor.end_segment()
+    norm = cursor.vector({FINAL_NORM: shape.K})
+    top = None if head is None else cursor.matrix({HEAD: shape.vocabulary}, shape.K, head)
+    cursor.end_segment()
+    return SlotLayout(
+        embedding=table, layers=tuple(layers), final_norm=norm, head=top, segments=tuple(cursor.segments)
+    )
+
+
+def _layer(cursor: "_Cursor", shape: DecoderShape, prefix: str, code: CodeShape) -> dict[str, Part]:
+    attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+    qkv = {"q": shape.q_rows, "k": shape.kv_rows, "v": shape.kv_rows}
+    parts: dict[str, Part] = {"input_norm": cursor.vector({f"{prefix}.input_layernorm.weight": shape.K})}
+    if shape.qkv_bias:
+        parts["qkv_bias"] = cursor.vector({f"{attention}.{name}_proj.bias": rows for name, rows in qkv.items()})
+    if shape.qk_norm:
+        for name in ("q_norm", "k_norm"):
+            parts[name] = cursor.vector({f"{attention}.{name}.weight": shape.head_dim})
+    parts |= cursor.stack(attention, qkv, shape.K, code)
+    parts |= cursor.stack(attention, {"o": shape.K}, shape.q_rows, code)
+    parts["post_norm"] = cursor.vector({f"{prefix}.post_attention_layernorm.weight": shape.K})
+    parts |= cursor.stack(mlp, {"gate": shape.F, "up": shape.F}, shape.K, code)
+    parts |= cursor.stack(mlp, {"down": shape.K}, shape.F, code)
+    return parts
+
+
+class _Cursor:
+    """Gives out aligned places, one after the other."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self.segments: list[tuple[int, int]] = []
+
+    def end_segment(self) -> None:
+        """Everything since the last call is one segment."""
+        start = self.segments[-1][1] if self.segments else 0
+        self.segments.append((start, self._take(0)))
+
+    def vector(self, lengths: Mapping[str, int]) -> VectorPart:
+        """A place for vectors."""
+        return VectorPart(lengths=lengths, offset=self._take(4 * sum(lengths.values())))
+
+    def matrix(self, rows: Mapping[str, int], K: int, code: CodeShape) -> MatrixPart:
+        """A place for matrices stacked along N."""
+        N, S = sum(rows.values()), code.salient
+        lists = N // gcd(*rows.values())
+        return MatrixPart(
+            rows=rows,
+            K=K,
+            code=code,
+            codes=self._take(4 * N * words_per_row(K, code.bits)),
+            steps=self._take(4 * N),
+            index=self._take(4 * lists * S),
+            values=self._take(2 * N * S),
+        )
+
+    def stack(self, prefix: str, rows: Mapping[str, int], K: int, code: CodeShape) -> dict[str, Part]:
+        """One part for all matrices, or one for each where tiles would span two of them."""
+        names = {name: f"{prefix}.{name}_proj.weight" for name in rows}
+        if gcd(*rows.values()) % STACK_ROWS == 0:
+            key = {"q": "qkv", "gate": "gate_up"}.get(next(iter(rows)), next(iter(rows)))
+            return {key: self.matrix({names[name]: N for name, N in rows.items()}, K, code)}
+        return {name: self.matrix({names[name]: N}, K, code) for name, N in rows.items()}
+
+    def _take(self, nbytes: int) -> int:
+        start = -(-self._next // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        self._next = start + nbytes
+        return start

@@ -1,0 +1,58 @@
+"""The slots of all experts on one device: one byte image each, seen as the tensors that kernels index by slot."""
+
+import torch
+
+from meswitch.cuda.slot_layout import MatrixPart, SlotLayout, VectorPart
+from meswitch_kernels.arena import DeltaArena
+
+__all__ = ["SlotArena"]
+
+
+class SlotArena:
+    """E images of one layout, allocated once.
+
+    Args:
+        layout: of every image.
+        slots: E.
+        device: where.
+    """
+
+    def __init__(self, layout: SlotLayout, *, slots: int, device: torch.device) -> None:
+        self.layout = layout
+        # zeros: a slot that nothing was copied into has steps of zero, so it is the base and not garbage
+        self.memory = torch.zeros(slots, layout.nbytes, dtype=torch.uint8, device=device)
+
+    @property
+    def slots(self) -> int:
+        """E."""
+        return self.memory.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots."""
+        return self.memory.numel()
+
+    def matrix(self, part: MatrixPart) -> DeltaArena:
+        """The codes of `part` in every slot; views, strided over slots."""
+        N, S, G = part.N, part.code.salient, part.groups
+        index = self._view(part.index, 4 * G * S, torch.int32)
+        return DeltaArena(
+            codes=self._view(part.codes, 4 * N * part.words, torch.int32).unflatten(1, (N, part.words)),
+            steps=self._view(part.steps, 4 * N, torch.float32),
+            salient_index=index.unflatten(1, (G, S)) if G > 1 else index,
+            salient_values=self._view(part.values, 2 * N * S, torch.float16).unflatten(1, (N, S)),
+            bits=part.code.bits,
+            K=part.K,
+        )
+
+    def vectors(self, part: VectorPart) -> torch.Tensor:
+        """The vectors of `part` in every slot, one after the other: `[E, sum of lengths]` float32, strided over slots."""
+        return self._view(part.offset, part.end - part.offset, torch.float32)
+
+    def segment(self, slot: int, index: int) -> torch.Tensor:
+        """The bytes of one segment of one slot, `[n]` uint8."""
+        start, stop = self.layout.segments[index]
+        return self.memory[slot, start:stop]
+
+    def _view(self, offset: int, nbytes: int, dtype: torch.dtype) -> torch.Tensor:
+        return self.memory[:, offset : offset + nbytes].view(dtype)
