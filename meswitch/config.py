@@ -7,9 +7,69 @@ from typing import Literal
 
 from meswitch.policies import new_policy
 
-__all__ = ["EngineConfig", "RouterConfig", "SchedulerConfig", "StoreConfig", "WeightKind"]
+__all__ = [
+    "DeviceConfig",
+    "EngineConfig",
+    "RouterConfig",
+    "SchedulerConfig",
+    "StoreConfig",
+    "SyntheticConfig",
+    "WeightKind",
+]
 
 WeightKind = Literal["delta", "full"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceConfig:
+    """Where an engine computes, and how.
+
+    Attributes:
+        kind: `cpu` computes in float32; `cuda` is one NVIDIA GPU.
+        index: of the GPU.
+        dtype: of matrices, activations, keys and values on the GPU.
+        prefill_chunk_tokens: of a prompt, computed between two tokens of the running rows.
+        host_budget_bytes: of pinned memory for experts that have no slot; `None` for as much as all of them take.
+        slots: experts on the GPU at once; `None` for as many as the memory budget holds.
+        model_buffers: whole models on the GPU at once (`weights="full"`): with 2 or more, the next is copied while one
+            computes; `None` for as many as the memory budget holds.
+        use_graphs: replay a decode step as a CUDA graph.
+        allow_reference: serve codecs that no kernel covers by plain PyTorch. Slow, and never for a benchmark.
+    """
+
+    kind: Literal["cpu", "cuda"] = "cpu"
+    index: int = 0
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    prefill_chunk_tokens: int = 512
+    host_budget_bytes: int | None = None
+    slots: int | None = None
+    model_buffers: int | None = None
+    use_graphs: bool = True
+    allow_reference: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("prefill_chunk_tokens", "slots", "model_buffers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticConfig:
+    """Random weights of the right shapes and bytes: for memory and speed, never for quality.
+
+    Attributes:
+        linear, embedding, head: codec specs of the experts.
+        seed: of all weights.
+        host_images: distinct images in host memory; more experts than that share them, by name modulo. `None` gives
+            each expert its own.
+    """
+
+    linear: str = "salient:bits=2,channels=8"
+    embedding: str = "rtn:bits=4"
+    head: str = "rtn:bits=4"
+    seed: int = 0
+    host_images: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +150,9 @@ class EngineConfig:
         router: `None` when every request names its expert.
         store: which experts stay in memory.
         threads: of torch, in the engine's process.
+        device: where it computes.
+        synthetic: random base and experts instead of those of `base` and `experts`, of which only the config of `base`
+            and the names of `experts` count then.
     """
 
     base: Path
@@ -100,8 +163,12 @@ class EngineConfig:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     threads: int = 1
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    synthetic: SyntheticConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.synthetic is not None and self.device.kind != "cuda":
+            raise ValueError("synthetic experts are for a GPU: device.kind must be cuda, got cpu")
         if self.memory_budget_bytes < 1:
             raise ValueError(f"memory_budget_bytes must be positive, got {self.memory_budget_bytes}")
         if self.threads < 1:

@@ -92,12 +92,15 @@ class MatrixPart:
         size = self.N // self.groups
         for name, rows in self.rows.items():
             lists = range(first // size, (first + rows) // size)
-            yield name, {
-                "codes": (Place(self.codes + 4 * first * self.words, TensorSpec((rows, self.words), torch.int32)),),
-                "step": (Place(self.steps + 4 * first, TensorSpec((rows,), torch.float32)),),
-                "salient": tuple(Place(self.index + 4 * S * g, TensorSpec((S,), torch.int32)) for g in lists),
-                "values": (Place(self.values + 2 * first * S, TensorSpec((rows, S), torch.float16)),),
-            }
+            yield (
+                name,
+                {
+                    "codes": (Place(self.codes + 4 * first * self.words, TensorSpec((rows, self.words), torch.int32)),),
+                    "step": (Place(self.steps + 4 * first, TensorSpec((rows,), torch.float32)),),
+                    "salient": tuple(Place(self.index + 4 * S * g, TensorSpec((S,), torch.int32)) for g in lists),
+                    "values": (Place(self.values + 2 * first * S, TensorSpec((rows, S), torch.float16)),),
+                },
+            )
             first += rows
 
 
@@ -158,9 +161,7 @@ class SlotLayout:
             yield self.head
 
 
-def slot_layout(
-    shape: DecoderShape, *, linear: CodeShape, embedding: CodeShape, head: CodeShape | None
-) -> SlotLayout:
+def slot_layout(shape: DecoderShape, *, linear: CodeShape, embedding: CodeShape, head: CodeShape | None) -> SlotLayout:
     """The layout of experts whose matrices are all described alike.
 
     Args:
@@ -177,9 +178,7 @@ def slot_layout(
     norm = cursor.vector({FINAL_NORM: shape.K})
     top = None if head is None else cursor.matrix({HEAD: shape.vocabulary}, shape.K, head)
     cursor.end_segment()
-    return SlotLayout(
-        embedding=table, layers=tuple(layers), final_norm=norm, head=top, segments=tuple(cursor.segments)
-    )
+    return SlotLayout(embedding=table, layers=tuple(layers), final_norm=norm, head=top, segments=tuple(cursor.segments))
 
 
 def _layer(cursor: "_Cursor", shape: DecoderShape, prefix: str, code: CodeShape) -> dict[str, Part]:

@@ -15,7 +15,12 @@ from meswitch.cuda.slot_layout import ALIGNMENT_BYTES, Place
 
 __all__ = ["LayerWeights", "WholeLayout", "WholeWeights", "whole_layout"]
 
-STACKS: Mapping[str, tuple[str, ...]] = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up"), "o": ("o",), "down": ("down",)}
+STACKS: Mapping[str, tuple[str, ...]] = {
+    "qkv": ("q", "k", "v"),
+    "gate_up": ("gate", "up"),
+    "o": ("o",),
+    "down": ("down",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
