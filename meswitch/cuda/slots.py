@@ -35,18 +35,18 @@ class SlotArena:
     def matrix(self, part: MatrixPart) -> DeltaArena:
         """The codes of `part` in every slot; views, strided over slots."""
         N, S, G = part.N, part.code.salient, part.groups
-        index = self._view(part.index, 4 * G * S, torch.int32)
+        E, index = self.slots, self._view(part.index, 4 * G * S, torch.int32)
         return DeltaArena(
-            codes=self._view(part.codes, 4 * N * part.words, torch.int32).unflatten(1, (N, part.words)),
+            codes=self._view(part.codes, 4 * N * part.words, torch.int32).view(E, N, part.words),
             steps=self._view(part.steps, 4 * N, torch.float32),
-            salient_index=index.unflatten(1, (G, S)) if G > 1 else index,
-            salient_values=self._view(part.values, 2 * N * S, torch.float16).unflatten(1, (N, S)),
+            salient_index=index.view(E, G, S) if G > 1 else index,
+            salient_values=self._view(part.values, 2 * N * S, torch.float16).view(E, N, S),
             bits=part.code.bits,
             K=part.K,
         )
 
     def vectors(self, part: VectorPart) -> torch.Tensor:
-        """The vectors of `part` in every slot, one after the other: `[E, sum of lengths]` float32, strided over slots."""
+        """The vectors of `part` in every slot, side by side: `[E, sum of lengths]` float32; views, strided over slots."""
         return self._view(part.offset, part.end - part.offset, torch.float32)
 
     def segment(self, slot: int, index: int) -> torch.Tensor:

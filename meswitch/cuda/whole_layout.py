@@ -17,6 +17,11 @@ __all__ = ["LayerWeights", "WholeLayout", "WholeWeights", "whole_layout"]
 
 STACKS: Mapping[str, tuple[str, ...]] = {
     "qkv": ("q", "k", "v"),
+    "o": ("o",),
+    "gate_up": ("gate", "up"),
+    "down": ("down",),
+}
+    "qkv": ("q", "k", "v"),
     "gate_up": ("gate", "up"),
     "o": ("o",),
     "down": ("down",),
@@ -110,10 +115,20 @@ class WholeWeights:
         return self.memory.numel()
 
     def _layer(self, layer: int) -> LayerWeights:
-        fields = LayerWeights.__dataclass_fields__
-        found = {key: f"{layer}.{key}" for key in fields}
+        def own(key: str) -> torch.Tensor:
+            return self._tensor(f"{layer}.{key}")
+
+        bias, norms = self.layout.shape.qkv_bias, self.layout.shape.qk_norm
         return LayerWeights(
-            **{key: self._tensor(name) if name in self.layout.tensors else None for key, name in found.items()}
+            qkv=own("qkv"),
+            o=own("o"),
+            gate_up=own("gate_up"),
+            down=own("down"),
+            input_norm=own("input_norm"),
+            post_norm=own("post_norm"),
+            qkv_bias=own("qkv_bias") if bias else None,
+            q_norm=own("q_norm") if norms else None,
+            k_norm=own("k_norm") if norms else None,
         )
 
     def _tensor(self, key: str) -> torch.Tensor:
