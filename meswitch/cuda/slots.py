@@ -46,7 +46,7 @@ class SlotArena:
         )
 
     def vectors(self, part: VectorPart) -> torch.Tensor:
-        """The vectors of `part` in every slot, side by side: `[E, sum of lengths]` float32; views, strided over slots."""
+        """The vectors of `part` in every slot, side by side: `[E, n]` float32; views, strided over slots."""
         return self._view(part.offset, part.end - part.offset, torch.float32)
 
     def segment(self, slot: int, index: int) -> torch.Tensor:

@@ -21,11 +21,6 @@ STACKS: Mapping[str, tuple[str, ...]] = {
     "gate_up": ("gate", "up"),
     "down": ("down",),
 }
-    "qkv": ("q", "k", "v"),
-    "gate_up": ("gate", "up"),
-    "o": ("o",),
-    "down": ("down",),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
