@@ -33,6 +33,8 @@ class DeviceConfig:
         slots: experts on the GPU at once; `None` for as many as the memory budget holds.
         model_buffers: whole models on the GPU at once (`weights="full"`): with 2 or more, the next is copied while one
             computes; `None` for as many as the memory budget holds.
+        model_source: where whole models (`weights="full"`) come from: pinned `host` memory; `disk`, through the
+            system's page cache; `disk-cold`, past it.
         use_graphs: replay a decode step as a CUDA graph.
         allow_reference: serve codecs that no kernel covers by plain PyTorch. Slow, and never for a benchmark.
     """
@@ -44,6 +46,7 @@ class DeviceConfig:
     host_budget_bytes: int | None = None
     slots: int | None = None
     model_buffers: int | None = None
+    model_source: Literal["host", "disk", "disk-cold"] = "host"
     use_graphs: bool = True
     allow_reference: bool = False
 
@@ -104,12 +107,15 @@ class SchedulerConfig:
         max_context_tokens: prompt and output of one request.
         max_queue: waiting requests beyond which a new one is refused.
         max_wait_s: a request that waited so long goes before all others (starvation bound).
+        order: in which missing experts are brought: `first-come` by the age of the oldest request that waits for each;
+            `grouped` by how many requests wait, once those with an overdue one are served.
     """
 
     max_rows: int = 16
     max_context_tokens: int = 512
     max_queue: int = 4096
     max_wait_s: float = 2.0
+    order: Literal["first-come", "grouped"] = "first-come"
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_context_tokens", "max_queue"):

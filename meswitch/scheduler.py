@@ -3,6 +3,7 @@
 Requests of experts that are resident are admitted first come, first served; a request whose expert is missing waits
 for it while younger ones go on. A request that waited `max_wait_s` and whose expert cannot even be loaded, because
 running rows hold all the room, stops the admission of everything younger: the rows drain and make room for it.
+Which missing expert is brought first is the config's `order`: the oldest request's, or the one most requests wait for.
 """
 
 import heapq
@@ -121,7 +122,22 @@ class Scheduler:
                 if self._is_overdue(expert, now_ns):
                     free_rows = len(admit)
             earlier.append(expert)
+        if self._config.order == "grouped":
+            load = self._grouped(load, now_ns, held={*resident, *loading})
         return Plan(admit=admit, load=load)
+
+    def _grouped(self, load: Sequence[Wanted], now_ns: int, *, held: Collection[str]) -> list[Wanted]:
+        """`load` with overdue experts first, as they are, and the others by the number of requests that wait."""
+        ordered = [wanted for wanted in load if self._is_overdue(wanted.expert, now_ns)]
+        # what is here, or on its way, and asked for is served out before anything replaces it
+        keep = [expert for expert in self._queues if expert in held]
+        keep += [wanted.expert for wanted in ordered]
+        others = [wanted.expert for wanted in load if wanted not in ordered]
+        # the sort is stable, and `load` is in order of age
+        for expert in sorted(others, key=lambda expert: -len(self._queues[expert])):
+            ordered.append(Wanted(expert=expert, keep=tuple(keep)))
+            keep.append(expert)
+        return ordered
 
     def _is_overdue(self, expert: str, now_ns: int) -> bool:
         waited_ns = now_ns - self._queues[expert][0][1].arrived_ns

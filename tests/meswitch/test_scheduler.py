@@ -1,5 +1,6 @@
 import random
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from meswitch.scheduler import NS_PER_S, Plan, Scheduler
 WAIT_S = 2.0
 
 
-def scheduler(*requests: str, **config: int) -> Scheduler:
+def scheduler(*requests: str, **config: Any) -> Scheduler:
     """A queue of requests named after their experts: `a1`, `a2`, `b1` …, arriving 1 ns apart."""
     queue = Scheduler(SchedulerConfig(max_wait_s=WAIT_S, **config))
     for i, name in enumerate(requests):
@@ -94,10 +95,35 @@ def test_all_requests_of_an_expert_can_be_removed() -> None:
     assert len(queue) == 1
 
 
+def test_grouped_order_brings_the_expert_that_most_requests_wait_for() -> None:
+    waiting = ("a1", "b1", "c1", "c2", "b2", "c3")
+    assert [name for name, _ in loads(plan(scheduler(*waiting)))] == ["a", "b", "c"]
+    result = plan(scheduler(*waiting, order="grouped"))
+    assert loads(result) == [("c", ()), ("b", ("c",)), ("a", ("c", "b"))]
+
+
+def test_grouped_order_serves_residents_out_before_it_replaces_them() -> None:
+    queue = scheduler("b1", "b2", "a1", "c1", order="grouped")
+    # no row is free: the resident expert has a younger request waiting, and is kept nevertheless
+    assert loads(plan(queue, free=0, resident="a", loading="c")) == [("b", ("a", "c"))]
+
+
+def test_in_grouped_order_an_overdue_request_goes_before_the_largest_group() -> None:
+    queue = scheduler("a1", order="grouped")
+    for name in ("b1", "b2", "c1"):
+        queue.enqueue(name, expert=name[0], now_ns=int(WAIT_S * NS_PER_S))
+    assert loads(plan(queue, now_s=WAIT_S)) == [("a", ()), ("b", ("a",)), ("c", ("a", "b"))]
+
+
+def test_equal_groups_are_brought_by_age() -> None:
+    assert [name for name, _ in loads(plan(scheduler("b1", "a1", order="grouped")))] == ["b", "a"]
+
+
+@pytest.mark.parametrize("order", ["first-come", "grouped"])
 @pytest.mark.parametrize("seed", range(5))
-def test_nobody_waits_for_ever_with_room_for_one_expert(seed: int) -> None:
+def test_nobody_waits_for_ever_with_room_for_one_expert(seed: int, order: str) -> None:
     """One expert fits, two rows, six steps a request: each request runs within the bound plus the rows before it."""
-    rng, queue = random.Random(seed), scheduler()
+    rng, queue = random.Random(seed), scheduler(order=order)
     resident, running, waits = "a", list[tuple[str, int]](), {}
     for step in range(600):
         now_s = step / 10
