@@ -3,16 +3,51 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any, Protocol
 
 import torch
 
+from meswitch.core import SamplingParams
 from meswitch.errors import CheckpointError
 from meswitch.model import Segment, SwitchModel
 from meswitch.sampling import Sampler
 from meswitch.slot_cache import SlotCache
 from meswitch.weights import ExpertWeights
 
-__all__ = ["Batch", "Row", "unusable"]
+__all__ = ["Batch", "Row", "RunningBatch", "RunningRow", "unusable"]
+
+
+class RunningRow(Protocol):
+    """One running request, as the engine holds it."""
+
+    @property
+    def weights(self) -> Any:
+        """The lease of its expert, which knows its `vocabulary`."""
+
+
+class RunningBatch(Protocol):
+    """The rows that run together, wherever they are computed."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def free_rows(self) -> int:
+        """Rows that can be added."""
+
+    def new_row(self, expert: str, weights: Any, sampling: SamplingParams) -> Any:
+        """A row that is not in the batch yet."""
+
+    def add(self, row: Any, token_ids: Sequence[int]) -> int | None:
+        """The first output token of `row`, which belongs to the batch now; `None` if `decode` will give it."""
+
+    def discard(self, row: Any) -> None:
+        """Take `row` out if it is in."""
+
+    def settle(self) -> None:
+        """Forget what rows that ended have left behind."""
+
+    def decode(self) -> Sequence[tuple[Any, int | None]]:
+        """The next token of each row that has one; `None` where its expert is `unusable`."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -44,6 +79,10 @@ class Batch:
     def free_rows(self) -> int:
         """Rows that can be added."""
         return self._max_rows - len(self._rows)
+
+    def new_row(self, expert: str, weights: ExpertWeights, sampling: SamplingParams) -> Row:
+        """A row that is not in the batch yet."""
+        return Row(expert=expert, weights=weights, sampler=Sampler(sampling))
 
     def add(self, row: Row, token_ids: Sequence[int]) -> int:
         """The first output token of a request with input `token_ids`; `row` belongs to the batch from now on.

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from meswitch.batch import Batch, Row, unusable
+from meswitch.batch import RunningBatch, RunningRow, unusable
 from meswitch.config import SchedulerConfig
 from meswitch.core import (
     AUTO,
@@ -27,7 +27,6 @@ from meswitch.expert_profile import Detokenizer, ExpertProfile
 from meswitch.pool import Pool
 from meswitch.router.base import Query, Route, Router
 from meswitch.router.tag import TagRouter
-from meswitch.sampling import Sampler
 from meswitch.scheduler import Scheduler
 from meswitch.store import LoadFailed
 
@@ -47,7 +46,7 @@ class _Live:
     expert: str = ""
     token_ids: tuple[int, ...] = ()
     queued_ns: int = 0
-    row: Row | None = None
+    row: RunningRow | None = None
     detokenizer: Detokenizer = field(default_factory=lambda: Detokenizer(None))
     output_tokens: int = 0
 
@@ -71,7 +70,7 @@ class SwitchEngine:
         self,
         *,
         pool: Pool,
-        batch: Batch,
+        batch: RunningBatch,
         profiles: Mapping[str, ExpertProfile],
         scheduler: SchedulerConfig,
         router: Router | None,
@@ -94,7 +93,7 @@ class SwitchEngine:
         self._live: dict[str, _Live] = {}
         self._unrouted: deque[_Live] = deque()
         self._cancelled: list[str] = []
-        self._by_row: dict[Row, _Live] = {}
+        self._by_row: dict[RunningRow, _Live] = {}
         self._spans: dict[str, SwitchSpan] = {}
         self._events: list[Event] = []
         self._hits = 0
@@ -246,8 +245,7 @@ class SwitchEngine:
         # leases first: a load of this step must not evict what this step admits
         admitted = [self._live[waiting.request_id] for waiting in plan.admit]
         for live in admitted:
-            sampler = Sampler(live.request.sampling)
-            live.row = Row(expert=live.expert, weights=self._pool.lease(live.expert), sampler=sampler)
+            live.row = self._batch.new_row(live.expert, self._pool.lease(live.expert), live.request.sampling)
         for wanted in plan.load:
             if not self._pool.request(wanted.expert, keep=wanted.keep):
                 break
@@ -275,7 +273,8 @@ class SwitchEngine:
         except MeswitchError as error:
             self._fail(live, error)
         else:
-            self._advance(live, token)
+            if token is not None:
+                self._advance(live, token)
 
     def _decode(self) -> None:
         for row, token in self._batch.decode():

@@ -151,6 +151,16 @@ class SlotLayout:
         """Bytes of the image, padding included."""
         return self.segments[-1][1]
 
+    @property
+    def linear_code(self) -> CodeShape:
+        """How the linears are described."""
+        return next(part.code for part in self.layers[0].values() if isinstance(part, MatrixPart))
+
+    @property
+    def head_part(self) -> MatrixPart:
+        """The head's codes, which are the embedding's where it is tied."""
+        return self.head if self.head is not None else self.embedding
+
     def parts(self) -> Iterator[Part]:
         """All parts in the order of their bytes."""
         yield self.embedding

@@ -1,0 +1,154 @@
+"""The rows that run on a GPU: prompts enter in chunks, and all rows advance together by one token a step."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from meswitch.core import SamplingParams
+from meswitch.cuda.lease import CudaLease
+from meswitch.cuda.step_runner import StepRunner
+from meswitch.cuda.step_state import RowState, StepState
+from meswitch.cuda.whole_layout import WholeWeights
+
+__all__ = ["CudaBatch", "CudaRow"]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class CudaRow:
+    """One running request: `position` is where its newest token, `token`, will be computed."""
+
+    expert: str
+    weights: CudaLease
+    sampling: SamplingParams
+    seed: int
+    cache_row: int = -1
+    token: int = -1
+    position: int = 0
+    prompt: Sequence[int] = field(default_factory=tuple)
+
+    def state(self) -> RowState:
+        """What a step reads of it."""
+        return RowState(
+            token=self.token,
+            position=self.position,
+            cache_row=self.cache_row,
+            slot=self.weights.slot,
+            vocabulary=self.weights.vocabulary,
+            temperature=self.sampling.temperature,
+            seed=self.seed,
+        )
+
+
+class CudaBatch:
+    """Rows of any experts. Rows of one set of whole weights advance in one step; the base is one such set.
+
+    Args:
+        runner_of: the steps of a set of whole weights.
+        max_rows: rows of the key-value cache.
+        chunk_tokens: of prompts, computed between two tokens of the running rows.
+        device: where.
+    """
+
+    def __init__(
+        self,
+        runner_of: Callable[[WholeWeights], StepRunner],
+        *,
+        max_rows: int,
+        chunk_tokens: int,
+        device: torch.device,
+    ) -> None:
+        self._runner_of = runner_of
+        self._chunk_tokens = chunk_tokens
+        self._device = device
+        self._free = list(range(max_rows))
+        self._waiting: deque[CudaRow] = deque()
+        self._running: dict[StepRunner, list[CudaRow]] = {}
+        self._changed: set[StepRunner] = set()
+        self._first = StepState(1, device=device)
+
+    def __len__(self) -> int:
+        return len(self._waiting) + sum(len(rows) for rows in self._running.values())
+
+    @property
+    def free_rows(self) -> int:
+        """Rows that can be added."""
+        return len(self._free)
+
+    def new_row(self, expert: str, weights: CudaLease, sampling: SamplingParams) -> CudaRow:
+        """A row of a request, not in the batch yet; without a seed it draws one."""
+        seed = sampling.seed if sampling.seed is not None else int(torch.empty((), dtype=torch.int64).random_())
+        return CudaRow(expert=expert, weights=weights, sampling=sampling, seed=seed)
+
+    def add(self, row: CudaRow, token_ids: Sequence[int]) -> None:
+        """Take `row` in; its prompt is computed by the next calls of `decode`, which give its first token too."""
+        row.cache_row = self._free.pop()
+        row.prompt = token_ids
+        self._waiting.append(row)
+
+    def discard(self, row: CudaRow) -> None:
+        """Take `row` out if it is in; its place in the cache is free at once."""
+        if row.cache_row < 0:
+            return
+        if row in self._waiting:
+            self._waiting.remove(row)
+        for runner, rows in self._running.items():
+            if row in rows:
+                rows.remove(row)
+                self._changed.add(runner)
+        self._free.append(row.cache_row)
+        row.cache_row = -1
+
+    def settle(self) -> None:
+        """Nothing: rows never move."""
+
+    def decode(self) -> list[tuple[CudaRow, int | None]]:
+        """The next token of each row that has one; `None` where its expert's logits are no numbers."""
+        launched = [(runner, list(rows)) for runner, rows in self._running.items() if rows]
+        for runner, rows in launched:
+            if runner in self._changed:
+                runner.load([row.state() for row in rows])
+                self._changed.discard(runner)
+            runner.launch()
+        results = self._prefill()
+        for runner, rows in launched:
+            for row, token in zip(rows, runner.read(), strict=True):
+                row.position += 1
+                row.token = token
+                results.append((row, token if token >= 0 else None))
+        return results
+
+    def _prefill(self) -> list[tuple[CudaRow, int | None]]:
+        """Compute up to a chunk of the waiting prompts: the first tokens of those that are complete."""
+        left, results = self._chunk_tokens, []
+        while self._waiting and left > 0:
+            row = self._waiting[0]
+            count = min(left, len(row.prompt) - row.position)
+            left -= count
+            h = self._prefill_chunk(row, count)
+            if row.position < len(row.prompt):
+                continue
+            self._waiting.popleft()
+            row.token = self._first_token(row, h)
+            if row.token >= 0:
+                runner = self._runner_of(row.weights.weights)
+                self._running.setdefault(runner, []).append(row)
+                self._changed.add(runner)
+            results.append((row, row.token if row.token >= 0 else None))
+        return results
+
+    def _prefill_chunk(self, row: CudaRow, count: int) -> torch.Tensor:
+        decoder = self._runner_of(row.weights.weights).decoder
+        chunk = torch.tensor(row.prompt[row.position : row.position + count], device=self._device)
+        lease = row.weights
+        h = decoder.prefill(chunk, start=row.position, cache_row=row.cache_row, slot=lease.slot, wait=lease.wait)
+        row.position += count
+        return h
+
+    def _first_token(self, row: CudaRow, h: torch.Tensor) -> int:
+        # the newest token is the prompt's last one: that is where the chosen one comes from
+        self._first.load([replace(row.state(), token=row.prompt[-1], position=row.position - 1)])
+        self._runner_of(row.weights.weights).decoder.first_token(h, self._first, wait=row.weights.wait)
+        (token,) = self._first.read(1)
+        return token

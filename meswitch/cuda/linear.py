@@ -1,0 +1,65 @@
+"""A linear layer of every expert at once: the base's product by the vendor's library, the deltas' by our kernels."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from meswitch_kernels.activations import SlicedActivations
+from meswitch_kernels.arena import DeltaArena
+from meswitch_kernels.delta_matmul import delta_matmul
+from meswitch_kernels.fused_matmul import fused_matmul
+from meswitch_kernels.grouping import RowGroups
+
+__all__ = ["DeltaColumns", "SwitchLinear"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaColumns:
+    """The deltas of output channels `start` to `stop` of a layer, in every slot."""
+
+    arena: DeltaArena
+    start: int
+    stop: int
+
+
+class SwitchLinear:
+    """`y = x·(W + D̂_e)ᵀ` for rows of different experts e, or for many rows of one.
+
+    Args:
+        weight: W, `[N, K]`; layers of one input are stacked along N.
+        deltas: of its output channels; none where whole models are swapped.
+    """
+
+    def __init__(self, weight: torch.Tensor, deltas: tuple[DeltaColumns, ...]) -> None:
+        self.weight = weight
+        self._deltas = deltas
+
+    def decode(self, x: torch.Tensor | SlicedActivations, groups: RowGroups | None) -> torch.Tensor:
+        """The product `[M, N]` of one token a row."""
+        return self._add_deltas(F.linear(_activations(x), self.weight), x, groups)
+
+    def accumulate(self, y: torch.Tensor, x: torch.Tensor | SlicedActivations, groups: RowGroups | None) -> None:
+        """Add the product of one token a row to `y` `[M, N]`, which the library does in the same pass."""
+        self._add_deltas(y.addmm_(_activations(x), self.weight.T), x, groups)
+
+    def prefill(self, x: torch.Tensor, slot: int) -> torch.Tensor:
+        """The product `[T, N]` of many tokens of the expert in `slot`; -1 is the base alone."""
+        if slot < 0 or not self._deltas:
+            return F.linear(x, self.weight)
+        if len(self._deltas) == 1:
+            return fused_matmul(x, self.weight, self._deltas[0].arena, slot)
+        parts = [fused_matmul(x, self.weight[part.start : part.stop], part.arena, slot) for part in self._deltas]
+        return torch.cat(parts, dim=1)
+
+    def _add_deltas(
+        self, y: torch.Tensor, x: torch.Tensor | SlicedActivations, groups: RowGroups | None
+    ) -> torch.Tensor:
+        if groups is not None:
+            for part in self._deltas:
+                delta_matmul(y[:, part.start : part.stop], x, part.arena, groups)
+        return y
+
+
+def _activations(x: torch.Tensor | SlicedActivations) -> torch.Tensor:
+    return x.x if isinstance(x, SlicedActivations) else x
