@@ -17,16 +17,18 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 @app.command("list")
 def list_command() -> None:
-    """List the families that ship with the package."""
+    """List the families that ship with the package, and the shapes."""
     from rich.table import Table
 
     from meswitch.cli.console import format_bytes, stdout
-    from meswitch.families import list_families, load_family
+    from meswitch.families import list_families, list_shape_families, load_family
 
     table = Table("family", "experts", "bytes", "what")
     for name in list_families():
         family = load_family(name)
         table.add_row(name, ", ".join(family.experts), format_bytes(family.nbytes), family.description)
+    for name in list_shape_families():
+        table.add_row(name, "any number", "", "shapes only: random weights, for memory and speed on a GPU")
     stdout().print(table)
 
 

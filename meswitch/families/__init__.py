@@ -5,8 +5,19 @@ from pathlib import Path
 from meswitch.errors import FamilyError
 from meswitch.families.checkpoints import Checkpoints, materialise
 from meswitch.families.family import FAMILY_FILE, ExpertInfo, Family, read_family
+from meswitch.families.shape_family import ShapeFamily, list_shape_families, load_shape_family
 
-__all__ = ["Checkpoints", "ExpertInfo", "Family", "list_families", "load_family", "materialise"]
+__all__ = [
+    "Checkpoints",
+    "ExpertInfo",
+    "Family",
+    "ShapeFamily",
+    "list_families",
+    "list_shape_families",
+    "load_family",
+    "load_shape_family",
+    "materialise",
+]
 
 BUNDLED = {"pocket": Path(__file__).parent / "pocket" / "weights"}
 """Families that ship with the package."""
@@ -27,6 +38,9 @@ def load_family(name_or_path: str | Path) -> Family:
         return read_family(BUNDLED[str(name_or_path)])
     path = Path(name_or_path)
     if not path.is_dir():
-        known = ", ".join(sorted(BUNDLED))
-        raise FamilyError(f"unknown family {str(name_or_path)!r}; give {known} or a directory with {FAMILY_FILE}")
+        known, shapes = ", ".join(sorted(BUNDLED)), ", ".join(list_shape_families())
+        raise FamilyError(
+            f"unknown family {str(name_or_path)!r}; give {known} or a directory with {FAMILY_FILE} "
+            f"({shapes} are shapes only: random weights on a GPU, for memory and speed)"
+        )
     return read_family(path)
