@@ -183,6 +183,8 @@ class EngineStats:
         kv_bytes: allocated for keys and values.
         budget_bytes: what `weight_bytes` may sum up to.
         switches, evictions, hits, moved_bytes: since start.
+        slots: experts, or whole models, that fit at once; `None` where bytes decide and not places.
+        memory_plan: where the budget of a GPU went, by part; empty on the CPU.
     """
 
     weight_bytes: Mapping[str, int]
@@ -192,6 +194,8 @@ class EngineStats:
     evictions: int
     hits: int
     moved_bytes: int
+    slots: int | None = None
+    memory_plan: Mapping[str, int] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -1,15 +1,15 @@
 """Builds an engine from its configuration; whatever cannot work is an error before the first request."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from meswitch.architecture import Architecture, describe, read_config
-from meswitch.batch import Batch
+from meswitch.batch import Batch, RunningBatch
 from meswitch.checkpoint import Checkpoint
 from meswitch.compatibility import check_compatible
 from meswitch.config import EngineConfig, RouterConfig, SchedulerConfig, StoreConfig
@@ -45,28 +45,80 @@ def build_engine(config: EngineConfig) -> Engine:
     base_config = read_config(config.base)
     architecture = describe(base_config)
     router = _build_router(config.router, config)
+    limits = _within_positions(config.scheduler, base_config)
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="meswitch-load")
+    build = _cuda_parts if config.device.kind == "cuda" else _cpu_parts
     try:
-        build_pool = _delta_pool if config.weights == "delta" else _whole_pool
-        pool = build_pool(config, architecture, base_config, executor, router.nbytes if router else 0)
-        model = SwitchModel(base_config)
-        limits = _within_positions(config.scheduler, base_config)
-        cache = model.new_cache(slots=limits.max_rows, tokens=limits.max_context_tokens)
+        parts = build(config, architecture, base_config, limits, executor, router.nbytes if router else 0)
         profiles = _read_profiles(config)
     except BaseException:
         executor.shutdown(cancel_futures=True)
         raise
-    # the model's initial values were garbage; nothing may count them as memory of ours
-    gc.collect()
+
+    def close() -> None:
+        executor.shutdown(cancel_futures=True)
+        parts.close()
+
     return SwitchEngine(
-        pool=pool,
-        batch=Batch(model, cache, max_rows=limits.max_rows),
+        pool=parts.pool,
+        batch=parts.batch,
         profiles=profiles,
         scheduler=limits,
         router=router,
         budget_bytes=config.memory_budget_bytes,
-        kv_bytes=cache.nbytes,
-        on_close=partial(executor.shutdown, cancel_futures=True),
+        kv_bytes=parts.kv_bytes,
+        memory_plan=parts.memory_plan,
+        on_close=close,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What depends on where the engine computes."""
+
+    pool: Pool
+    batch: RunningBatch
+    kv_bytes: int
+    memory_plan: Mapping[str, int]
+    close: Callable[[], None]
+
+
+def _cpu_parts(
+    config: EngineConfig,
+    architecture: Architecture,
+    base_config: Any,
+    limits: SchedulerConfig,
+    executor: Executor,
+    router_bytes: int,
+) -> _Parts:
+    build_pool = _delta_pool if config.weights == "delta" else _whole_pool
+    pool = build_pool(config, architecture, base_config, executor, router_bytes)
+    model = SwitchModel(base_config)
+    cache = model.new_cache(slots=limits.max_rows, tokens=limits.max_context_tokens)
+    # the model's initial values were garbage; nothing may count them as memory of ours
+    gc.collect()
+    batch = Batch(model, cache, max_rows=limits.max_rows)
+    return _Parts(pool=pool, batch=batch, kv_bytes=cache.nbytes, memory_plan={}, close=lambda: None)
+
+
+def _cuda_parts(
+    config: EngineConfig,
+    architecture: Architecture,
+    base_config: Any,
+    limits: SchedulerConfig,
+    executor: Executor,
+    _router_bytes: int,
+) -> _Parts:
+    # only here: the CPU path needs no Triton. The router computes on the CPU, outside this budget
+    from meswitch.cuda.engine_parts import build_parts
+
+    parts = build_parts(config, base_config, limits=limits, executor=executor, architecture=architecture)
+    return _Parts(
+        pool=parts.pool,
+        batch=parts.batch,
+        kv_bytes=parts.plan.kv_bytes,
+        memory_plan=parts.plan.as_bytes(),
+        close=parts.close,
     )
 
 
@@ -102,6 +154,8 @@ def _build_router(config: RouterConfig | None, engine: EngineConfig) -> Router |
 def _read_profiles(config: EngineConfig) -> Mapping[str, ExpertProfile]:
     reader = ProfileReader(config.base)
     profiles = {BASE: reader.read(config.base)}
+    if config.synthetic is not None:
+        return dict.fromkeys((BASE, *config.experts), profiles[BASE])
     for name, path in config.experts.items():
         profiles[name] = reader.read(_companions(path) if config.weights == "delta" else path)
     return profiles

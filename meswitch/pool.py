@@ -22,7 +22,18 @@ __all__ = ["DeltaPool", "Pool", "WholePool"]
 
 
 class Pool(Protocol):
-    """Experts by name, some of them in memory."""
+    """Experts by name, some of them in memory.
+
+    Attributes:
+        eager: whether an expert may be used while it is still on its way. The engine says so when nothing runs that
+            would have to wait with it.
+    """
+
+    eager: bool
+
+    @property
+    def slots(self) -> int | None:
+        """Experts that fit at once; `None` where bytes decide and not places."""
 
     @property
     def resident(self) -> Collection[str]:
@@ -82,6 +93,7 @@ class DeltaPool:
         config: StoreConfig | None = None,
     ) -> None:
         config = config or StoreConfig()
+        self.eager = True
         # matrices are kept only where the codes of all experts fit: those never have to go then
         codes_bytes = min(capacity_bytes, sum(source.nbytes for source in sources.values()))
         self._base = base
@@ -96,6 +108,11 @@ class DeltaPool:
         self._dense = DenseCache(capacity_bytes - codes_bytes)
         self._leases: Counter[str] = Counter()
         self._in_dense: set[str] = set()
+
+    @property
+    def slots(self) -> None:
+        """Nothing: bytes decide."""
+        return None
 
     @property
     def resident(self) -> Collection[str]:
@@ -178,6 +195,7 @@ class WholePool:
         config: StoreConfig | None = None,
     ) -> None:
         config = config or StoreConfig()
+        self.eager = True
         self._store = ExpertStore(
             sources,
             capacity_bytes=capacity_bytes,
@@ -185,6 +203,11 @@ class WholePool:
             policy=new_policy(config.policy),
             pinned=config.pinned,
         )
+
+    @property
+    def slots(self) -> None:
+        """Nothing: bytes decide."""
+        return None
 
     @property
     def resident(self) -> Collection[str]:

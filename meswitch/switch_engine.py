@@ -62,6 +62,7 @@ class SwitchEngine:
         router: for requests that name no expert; `None` refuses them.
         budget_bytes: as configured, for the statistics.
         kv_bytes: of the batch's cache.
+        memory_plan: where the memory of a GPU went, for the statistics.
         on_close: stops what the builder started.
         clock_ns: monotonic.
     """
@@ -76,6 +77,7 @@ class SwitchEngine:
         router: Router | None,
         budget_bytes: int,
         kv_bytes: int,
+        memory_plan: Mapping[str, int] | None = None,
         on_close: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -88,6 +90,7 @@ class SwitchEngine:
         self._router = router
         self._budget_bytes = budget_bytes
         self._kv_bytes = kv_bytes + (router.kv_bytes if router else 0)
+        self._memory_plan = dict(memory_plan or {})
         self._on_close = on_close
         self._clock_ns = clock_ns
         self._live: dict[str, _Live] = {}
@@ -124,6 +127,7 @@ class SwitchEngine:
         """Cancel, take in what was loaded, route, admit and compute one token for each row: what happened, in order."""
         self._events = []
         self._cancel()
+        self._pool.eager = not len(self._batch)
         self._end_switches()
         self._route()
         self._admit()
@@ -140,6 +144,8 @@ class SwitchEngine:
             kv_bytes=self._kv_bytes,
             budget_bytes=self._budget_bytes,
             hits=self._hits,
+            slots=self._pool.slots,
+            memory_plan=self._memory_plan,
             **self._pool.counters,
         )
 

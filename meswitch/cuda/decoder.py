@@ -158,6 +158,21 @@ class Decoder:
             h += layer.down.prefill(x, slot)
         return h
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether there are slots beside the weights."""
+        return self._slots is not None
+
+    def warm_up(self, *, chunk_tokens: int) -> None:
+        """Compile what prompts of up to `chunk_tokens` need, by computing some that nobody asked for in row 0."""
+        slot = 0 if self._slots is not None else -1
+        sizes = [1 << i for i in range(4, chunk_tokens.bit_length()) if 1 << i < chunk_tokens]
+        state = StepState(1, device=self._weights.memory.device)
+        for size in (*sizes, chunk_tokens):
+            tokens = torch.zeros(size, dtype=torch.int64, device=self._weights.memory.device)
+            h = self.prefill(tokens, start=0, cache_row=0, slot=slot, wait=lambda _: None)
+            self.first_token(h, state, wait=lambda _: None)
+
     def first_token(self, h: torch.Tensor, state: StepState, *, wait: Callable[[int], None]) -> None:
         """Choose the token after the last row of `h` `[T, K]` into `state.chosen`; `state` is of that one row."""
         wait(self._shape.layers + 1)

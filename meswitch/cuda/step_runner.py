@@ -84,13 +84,12 @@ class StepRunner:
         """The tokens that the last step chose, once it is done; -1 where there was none to choose."""
         return self._state.read(self._rows)
 
-    def warm_up(self, *, experts: bool) -> None:
+    def warm_up(self) -> None:
         """Compile and capture the steps of every bucket, with rows that touch nothing.
 
-        Args:
-            experts: steps of many experts; else those of the base alone.
+        Steps of rows that share experts, and those of the base beside experts, are made when they are first needed.
         """
-        width = MIN_WIDTH if experts else None
+        width = MIN_WIDTH if self._decoder.has_experts else None
         for rows in reversed(self._buckets):
             self._state.load([])
             key = _Key(rows, width)

@@ -1,0 +1,280 @@
+"""Builds what the engine needs on a GPU, within its memory budget: weights, slots, cache, steps and tiers."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from meswitch.checkpoint import Checkpoint
+from meswitch.compatibility import check_compatible
+from meswitch.config import EngineConfig, SchedulerConfig
+from meswitch.core import BASE
+from meswitch.cuda.availability import check_device
+from meswitch.cuda.base_weights import random_base, read_base
+from meswitch.cuda.batch import CudaBatch
+from meswitch.cuda.code_shapes import layout_of
+from meswitch.cuda.decoder import Decoder, rotary_tables
+from meswitch.cuda.decoder_shape import DecoderShape, decoder_shape
+from meswitch.cuda.delta_image import DeltaImageSource
+from meswitch.cuda.image import ImageSource
+from meswitch.cuda.kv_cache import KvCache, kv_bytes
+from meswitch.cuda.memory_plan import MemoryPlan, context_bytes, plan_memory, workspace_bytes
+from meswitch.cuda.pinned import PinnedArena
+from meswitch.cuda.pool import CudaPool
+from meswitch.cuda.slot_layout import SlotLayout
+from meswitch.cuda.slots import SlotArena
+from meswitch.cuda.step_runner import StepRunner
+from meswitch.cuda.synthetic_image import SyntheticImageSource, SyntheticWholeSource, shared, synthetic_layout
+from meswitch.cuda.whole_image import WholeImageSource
+from meswitch.cuda.whole_layout import WholeLayout, WholeWeights, whole_layout
+from meswitch.cuda.whole_pool import WholeCudaPool
+from meswitch.errors import BaseMismatchError, MeswitchError, UnsupportedModelError
+from meswitch.expert_source import is_tied
+from meswitch.format import DeltaDirectory, open_delta
+from meswitch.identity import base_identity
+
+__all__ = ["EngineParts", "build_parts"]
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineParts:
+    """What an engine is put together from.
+
+    Attributes:
+        pool: base and experts.
+        batch: the rows that run.
+        plan: where the memory budget went.
+        close: frees what the pool does not.
+    """
+
+    pool: CudaPool | WholeCudaPool
+    batch: CudaBatch
+    plan: MemoryPlan
+    close: Callable[[], None]
+
+
+def build_parts(
+    config: EngineConfig,
+    base_config: Any,
+    *,
+    limits: SchedulerConfig,
+    executor: Executor,
+    architecture: Any,
+) -> EngineParts:
+    """Everything allocated, compiled and captured; nothing grows later.
+
+    Raises:
+        EngineError: there is no such GPU, or no Triton.
+        CapacityError: the budget holds less than the base, one expert and the cache.
+        UnsupportedModelError: this path does not compute such a model.
+    """
+    check_device(config.device)
+    device = torch.device("cuda", config.device.index)
+    torch.cuda.set_device(device)
+    context = context_bytes(device)
+    shape = decoder_shape(base_config, tied=_is_tied(config, base_config, architecture))
+    check_window(shape, limits)
+    with ExitStack() as stack:
+        build = _delta_parts if config.weights == "delta" else _whole_parts
+        builder = _Builder(config, base_config, shape, limits, device, context, executor, stack)
+        pool, batch, plan = build(builder)
+        close = stack.pop_all().close
+    return EngineParts(pool=pool, batch=batch, plan=plan, close=close)
+
+
+def check_window(shape: DecoderShape, limits: SchedulerConfig) -> None:
+    """Nothing, if attention never has to forget the first tokens of a request.
+
+    Raises:
+        UnsupportedModelError: it would have to.
+    """
+    if shape.window is not None and limits.max_context_tokens > shape.window:
+        raise UnsupportedModelError(
+            f"max_context_tokens must be at most the sliding window, {shape.window}, got {limits.max_context_tokens}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """What both kinds of weights are built from."""
+
+    config: EngineConfig
+    base_config: Any
+    shape: DecoderShape
+    limits: SchedulerConfig
+    device: torch.device
+    context: int
+    executor: Executor
+    stack: ExitStack
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of matrices and activations."""
+        return DTYPES[self.config.device.dtype]
+
+    def plan(self, *, base_bytes: int, slot_bytes: int, wanted: int) -> MemoryPlan:
+        """The memory plan of so many slots, or of as many as fit."""
+        limits, chunk = self.limits, self.config.device.prefill_chunk_tokens
+        return plan_memory(
+            self.config.memory_budget_bytes,
+            base_bytes=base_bytes,
+            slot_bytes=slot_bytes,
+            wanted_slots=wanted,
+            kv_bytes=kv_bytes(self.shape, rows=limits.max_rows, tokens=limits.max_context_tokens, dtype=self.dtype),
+            workspace_bytes=workspace_bytes(
+                self.shape, dtype=self.dtype, max_rows=limits.max_rows, chunk_tokens=chunk
+            ),
+            context_bytes=self.context,
+        )
+
+    def cache(self) -> KvCache:
+        """Keys and values of all rows."""
+        limits = self.limits
+        return KvCache(
+            self.shape,
+            rows=limits.max_rows,
+            tokens=limits.max_context_tokens,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
+    def runner(self, weights: WholeWeights, slots: SlotArena | None, cache: KvCache) -> StepRunner:
+        """Steps with these weights, compiled and captured."""
+        rotary = rotary_tables(self.base_config, positions=cache.tokens, device=self.device)
+        decoder = Decoder(self.shape, weights, slots, cache, rotary)
+        device = self.config.device
+        runner = StepRunner(
+            decoder, max_rows=self.limits.max_rows, device=self.device, use_graphs=device.use_graphs
+        )
+        with torch.inference_mode():
+            decoder.warm_up(chunk_tokens=min(device.prefill_chunk_tokens, cache.tokens))
+            runner.warm_up()
+        return runner
+
+    def batch(self, runners: Mapping[int, StepRunner]) -> CudaBatch:
+        """The rows that run, by the memory of the weights that they run with."""
+        return CudaBatch(
+            lambda weights: runners[weights.memory.data_ptr()],
+            max_rows=self.limits.max_rows,
+            chunk_tokens=self.config.device.prefill_chunk_tokens,
+            device=self.device,
+        )
+
+    def host_images(self, nbytes: int, sources: Mapping[str, ImageSource]) -> PinnedArena:
+        """Pinned memory for as many images as the host budget holds."""
+        distinct = len({id(source) for source in sources.values()})
+        budget = self.config.device.host_budget_bytes
+        images = distinct if budget is None else max(1, min(distinct, budget // nbytes))
+        arena = PinnedArena(nbytes, images=images, device=self.device)
+        self.stack.callback(arena.close)
+        return arena
+
+
+def _delta_parts(builder: _Builder) -> tuple[CudaPool, CudaBatch, MemoryPlan]:
+    config = builder.config
+    layout, sources = _delta_sources(builder)
+    whole = whole_layout(builder.shape, builder.dtype)
+    wanted = len(sources) if config.device.slots is None else config.device.slots
+    plan = builder.plan(base_bytes=whole.nbytes, slot_bytes=layout.nbytes, wanted=max(1, wanted))
+    base = _base(builder, whole)
+    slots = SlotArena(layout, slots=plan.slots, device=builder.device)
+    runner = builder.runner(base, slots, builder.cache())
+    pool = CudaPool(
+        base,
+        sources,
+        slots=slots,
+        host=builder.host_images(layout.nbytes, sources),
+        executor=builder.executor,
+        config=config.store,
+    )
+    _preload(pool)
+    return pool, builder.batch({base.memory.data_ptr(): runner}), plan
+
+
+def _delta_sources(builder: _Builder) -> tuple[SlotLayout, dict[str, ImageSource]]:
+    config, names = builder.config, tuple(builder.config.experts)
+    if config.synthetic is not None:
+        layout, seed = synthetic_layout(config.synthetic, builder.shape), config.synthetic.seed
+        images = config.synthetic.host_images
+        return layout, shared(names, lambda name: SyntheticImageSource(layout, seed=seed, name=name), images)
+    directories = {name: open_delta(path, verify=False) for name, path in config.experts.items()}
+    identity = base_identity(config.base)
+    for path, directory in directories.items():
+        _check_base(path, directory, identity)
+    layout = layout_of(directories, builder.shape)
+    return layout, {name: DeltaImageSource(found, layout) for name, found in directories.items()}
+
+
+def _check_base(name: str, directory: DeltaDirectory, identity: str) -> None:
+    made_from = directory.manifest.base
+    if made_from.identity != identity:
+        raise BaseMismatchError(
+            f"expert {name} was made from base {made_from.name} ({made_from.identity}), the engine's base is "
+            f"{identity}; use its own base or compress the expert again"
+        )
+
+
+def _base(builder: _Builder, layout: WholeLayout) -> WholeWeights:
+    config = builder.config
+    if config.synthetic is not None:
+        return random_base(layout, seed=config.synthetic.seed, device=builder.device)
+    return read_base(config.base, layout, builder.device)
+
+
+def _whole_parts(builder: _Builder) -> tuple[WholeCudaPool, CudaBatch, MemoryPlan]:
+    config, layout = builder.config, whole_layout(builder.shape, builder.dtype)
+    sources = _whole_sources(builder, layout)
+    wanted = len(sources) if config.device.model_buffers is None else config.device.model_buffers
+    plan = builder.plan(base_bytes=0, slot_bytes=layout.nbytes, wanted=wanted)
+    cache = builder.cache()
+    buffers = [
+        WholeWeights(layout, torch.zeros(layout.nbytes, dtype=torch.uint8, device=builder.device))
+        for _ in range(plan.slots)
+    ]
+    runners = {buffer.memory.data_ptr(): builder.runner(buffer, None, cache) for buffer in buffers}
+    pool = WholeCudaPool(
+        buffers,
+        sources,
+        host=builder.host_images(layout.nbytes, sources),
+        executor=builder.executor,
+        config=config.store,
+    )
+    if config.device.model_source == "host":
+        _preload(pool)
+    return pool, builder.batch(runners), plan
+
+
+def _whole_sources(builder: _Builder, layout: WholeLayout) -> dict[str, ImageSource]:
+    config = builder.config
+    paths: dict[str, Path] = {BASE: config.base, **config.experts}
+    if config.synthetic is not None:
+        seed = config.synthetic.seed
+        return shared(
+            tuple(paths),
+            lambda name: SyntheticWholeSource(layout, seed=seed, name=name),
+            config.synthetic.host_images,
+        )
+    direct = config.device.model_source == "disk-cold"
+    return {name: WholeImageSource(path, layout, direct=direct) for name, path in paths.items()}
+
+
+def _preload(pool: CudaPool | WholeCudaPool) -> None:
+    for failed in pool.preload():
+        error: MeswitchError = failed.error
+        raise error
+
+
+def _is_tied(config: EngineConfig, base_config: Any, architecture: Any) -> bool:
+    if config.synthetic is not None:
+        return bool(getattr(base_config, "tie_word_embeddings", False))
+    for path in config.experts.values() if config.weights == "full" else ():
+        from meswitch.architecture import read_config
+
+        check_compatible(base_config, read_config(path))
+    return is_tied(Checkpoint(config.base), base_config, architecture)

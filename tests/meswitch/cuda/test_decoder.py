@@ -1,0 +1,81 @@
+import pytest
+import torch
+from tests.meswitch.cuda.tiny_models import CPU, TinyModel, tiny_model
+
+from meswitch.cuda.step_state import RowState, StepState
+
+
+def answer(model, prompt, count):
+    """Greedy tokens of a `transformers` model."""
+    tokens = list(prompt)
+    with torch.no_grad():
+        for _ in range(count):
+            tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+    return tokens[len(prompt) :]
+
+
+def row(model: TinyModel, *, token: int, position: int, cache_row: int, slot: int) -> RowState:
+    return RowState(
+        token=token,
+        position=position,
+        cache_row=cache_row,
+        slot=slot,
+        vocabulary=model.shape.vocabulary,
+        temperature=0.0,
+        seed=0,
+    )
+
+
+def prefill(model: TinyModel, prompt, *, cache_row, slot, chunks):
+    waited, start = [], 0
+    for size in chunks:
+        chunk = torch.tensor(prompt[start : start + size])
+        h = model.decoder.prefill(chunk, start=start, cache_row=cache_row, slot=slot, wait=waited.append)
+        start += size
+    state = StepState(1, device=CPU)
+    state.load([row(model, token=prompt[-1], position=len(prompt) - 1, cache_row=cache_row, slot=slot)])
+    model.decoder.first_token(h, state, wait=waited.append)
+    assert waited[: len(model.weights.layers) + 1] == list(range(len(model.weights.layers) + 1))
+    return state.read(1)[0]
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
+def test_rows_of_different_experts_answer_as_each_expert_alone(kind):
+    model = tiny_model(kind)
+    prompts = [[5, 9, 33, 2], [7, 7, 1], [60, 3, 18, 4, 21], [5, 9, 33, 2]]
+    slots = [0, 1, -1, 1]
+    rows = []
+    for cache_row, (prompt, slot) in enumerate(zip(prompts, slots, strict=True)):
+        token = prefill(model, prompt, cache_row=cache_row, slot=slot, chunks=[len(prompt)])
+        rows.append(row(model, token=token, position=len(prompt), cache_row=cache_row, slot=slot))
+    # one more row than requests: it must touch nothing
+    state = StepState(5, device=CPU)
+    state.load(rows)
+    found = [[r.token] for r in rows]
+    for _ in range(3):
+        model.decoder.step(state, width=2)
+        for tokens, token in zip(found, state.read(4), strict=True):
+            tokens.append(token)
+    wanted = [answer(model.models[slot], prompt, 4) for prompt, slot in zip(prompts, slots, strict=True)]
+    assert found == wanted
+
+
+def test_a_tied_head_uses_the_experts_own_table():
+    model = tiny_model("llama", tied=True)
+    token = prefill(model, [5, 9, 33, 2], cache_row=0, slot=1, chunks=[4])
+    assert [token] == answer(model.models[1], [5, 9, 33, 2], 1)
+
+
+def test_a_prompt_in_chunks_gives_the_token_of_the_whole_prompt():
+    model = tiny_model("llama")
+    prompt = [5, 9, 33, 2, 8, 8, 41]
+    assert prefill(model, prompt, cache_row=2, slot=0, chunks=[3, 3, 1]) == answer(model.models[0], prompt, 1)[0]
+
+
+def test_a_batch_of_the_base_alone_needs_no_deltas():
+    model = tiny_model("llama")
+    token = prefill(model, [5, 9, 33, 2], cache_row=0, slot=-1, chunks=[4])
+    state = StepState(1, device=CPU)
+    state.load([row(model, token=token, position=4, cache_row=0, slot=-1)])
+    model.decoder.step(state, width=None)
+    assert [token, *state.read(1)] == answer(model.models[-1], [5, 9, 33, 2], 2)
