@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +22,7 @@ SECRET = re.compile(r"(token|secret|password|passwd|api[-_]?key|credential)", re
 
 def collect_provenance(gpu: GpuMonitor) -> dict[str, object]:
     """Plain values for a manifest; what cannot be known is `None`. Nothing of the environment is copied."""
+    state = gpu.state()
     return {
         "git": _git(Path(__file__).resolve().parent),
         "machine": platform.node(),
@@ -31,6 +33,7 @@ def collect_provenance(gpu: GpuMonitor) -> dict[str, object]:
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": gpu.description,
         "gpu_driver": gpu.driver,
+        "gpu_state": None if state is None else asdict(state),
         "versions": {name: _version(name) for name in PACKAGES},
     }
 

@@ -3,7 +3,22 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["GpuMonitor", "GpuReading", "NullGpu", "NvmlGpu", "open_gpu"]
+__all__ = ["GpuMonitor", "GpuReading", "GpuState", "NullGpu", "NvmlGpu", "open_gpu"]
+
+SM_CLOCK, MEMORY_CLOCK = 1, 2
+
+THROTTLE_REASONS = (
+    "gpu_idle",
+    "application_clocks",
+    "software_power_cap",
+    "hardware_slowdown",
+    "sync_boost",
+    "software_thermal",
+    "hardware_thermal",
+    "hardware_power_brake",
+    "display_clocks",
+)
+"""What the bits of NVML's answer mean, the lowest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +32,26 @@ class GpuReading:
     energy_j: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuState:
+    """What bears on the device's speed at one moment; `None` is what the driver would not tell.
+
+    Attributes:
+        sm_clock_mhz, memory_clock_mhz: now; max_sm_clock_mhz: at best.
+        throttle_reasons: why the clocks are below their best; empty for no reason.
+        power_limit_w: that is enforced.
+        memory_total_bytes: of the device.
+    """
+
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    max_sm_clock_mhz: int | None = None
+    throttle_reasons: tuple[str, ...] | None = None
+    temperature_c: int | None = None
+    power_limit_w: float | None = None
+    memory_total_bytes: int | None = None
+
+
 class GpuMonitor(Protocol):
     """A source of readings."""
 
@@ -26,6 +61,9 @@ class GpuMonitor(Protocol):
 
     def read(self, pid: int | None) -> GpuReading:
         """The present state; `process_bytes` is of `pid`."""
+
+    def state(self) -> GpuState | None:
+        """Clocks and what holds them back; `None` without a GPU."""
 
     def close(self) -> None:
         """Release the driver's library."""
@@ -42,6 +80,9 @@ class NullGpu:
     def read(self, pid: int | None) -> GpuReading:
         """A reading of nothing."""
         return GpuReading()
+
+    def state(self) -> None:
+        """Nothing: there is no GPU."""
 
     def close(self) -> None:
         """Nothing to release."""
@@ -70,6 +111,21 @@ class NvmlGpu:
             energy_j=None if energy_mj is None else energy_mj / 1000,
         )
 
+    def state(self) -> GpuState:
+        """Clocks, throttling and limits of the device."""
+        reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        limit_mw = self._ask("nvmlDeviceGetEnforcedPowerLimit")
+        memory = self._ask("nvmlDeviceGetMemoryInfo")
+        return GpuState(
+            sm_clock_mhz=self._ask("nvmlDeviceGetClockInfo", SM_CLOCK),
+            memory_clock_mhz=self._ask("nvmlDeviceGetClockInfo", MEMORY_CLOCK),
+            max_sm_clock_mhz=self._ask("nvmlDeviceGetMaxClockInfo", SM_CLOCK),
+            throttle_reasons=None if reasons is None else _reasons(int(reasons)),
+            temperature_c=self._ask("nvmlDeviceGetTemperature", 0),
+            power_limit_w=None if limit_mw is None else limit_mw / 1000,
+            memory_total_bytes=None if memory is None else int(memory.total),
+        )
+
     def close(self) -> None:
         """Release NVML."""
         self._nvml.nvmlShutdown()
@@ -80,9 +136,9 @@ class NvmlGpu:
         used = [p.usedGpuMemory for p in processes if p.pid == pid and p.usedGpuMemory is not None]
         return int(used[0]) if used else None
 
-    def _ask(self, function: str) -> Any:
+    def _ask(self, function: str, *arguments: int) -> Any:
         try:
-            return getattr(self._nvml, function)(self._handle)
+            return getattr(self._nvml, function)(self._handle, *arguments)
         except self._nvml.NVMLError:
             return None
 
@@ -104,6 +160,12 @@ def open_gpu(index: int = 0) -> GpuMonitor:
         return NvmlGpu(pynvml, index)
     except pynvml.NVMLError as error:
         return NullGpu(f"no GPU ({error})")
+
+
+def _reasons(bits: int) -> tuple[str, ...]:
+    named = tuple(name for i, name in enumerate(THROTTLE_REASONS) if bits >> i & 1)
+    unnamed = bits >> len(THROTTLE_REASONS) << len(THROTTLE_REASONS)
+    return (*named, f"{unnamed:#x}") if unnamed else named
 
 
 def _text(value: str | bytes) -> str:

@@ -24,4 +24,4 @@ def test_provenance_names_machine_versions_and_the_missing_gpu():
     assert found["cores"] >= 1
     assert found["memory_bytes"] > 0
     assert found["versions"]["numpy"]
-    assert set(found) >= {"git", "machine", "platform", "python", "cpu", "gpu_driver"}
+    assert set(found) >= {"git", "machine", "platform", "python", "cpu", "gpu_driver", "gpu_state"}

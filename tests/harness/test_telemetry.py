@@ -8,7 +8,7 @@ import pytest
 
 from harness.loadgen import Pulse
 from harness.telemetry import NullGpu, Sampler, read_samples
-from harness.telemetry.gpu import GpuReading, NvmlGpu, open_gpu
+from harness.telemetry.gpu import GpuReading, GpuState, NvmlGpu, open_gpu
 
 
 class FakeNvml:
@@ -21,18 +21,23 @@ class FakeNvml:
         self._withheld = withheld
 
     def __getattr__(self, name):
-        def answer(*_):
+        def answer(*arguments):
             if name in self._withheld:
                 raise self.NVMLError
+            if name in ("nvmlDeviceGetClockInfo", "nvmlDeviceGetMaxClockInfo"):
+                return {1: 1755, 2: 2619}[arguments[1]]
             return {
                 "nvmlDeviceGetHandleByIndex": 0,
                 "nvmlDeviceGetName": b"NVIDIA H100",
                 "nvmlSystemGetDriverVersion": "580.1",
-                "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=100),
+                "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=100, total=1000),
                 "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=50),
                 "nvmlDeviceGetPowerUsage": 350_000,
                 "nvmlDeviceGetTotalEnergyConsumption": 7_000,
                 "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=5, usedGpuMemory=60)],
+                "nvmlDeviceGetCurrentClocksThrottleReasons": 0b100_0100,
+                "nvmlDeviceGetEnforcedPowerLimit": 700_000,
+                "nvmlDeviceGetTemperature": 41,
             }[name]
 
         return answer
@@ -51,6 +56,21 @@ def test_what_the_driver_withholds_is_undefined_and_not_zero():
     assert reading.process_bytes is None
     # the host's process ids are not the container's
     assert NvmlGpu(FakeNvml(), 0).read(6).process_bytes is None
+
+
+def test_the_state_names_what_holds_the_clocks_back():
+    state = NvmlGpu(FakeNvml(), 0).state()
+    assert state == GpuState(
+        sm_clock_mhz=1755,
+        memory_clock_mhz=2619,
+        max_sm_clock_mhz=1755,
+        throttle_reasons=("software_power_cap", "hardware_thermal"),
+        temperature_c=41,
+        power_limit_w=700,
+        memory_total_bytes=1000,
+    )
+    assert NvmlGpu(FakeNvml(("nvmlDeviceGetCurrentClocksThrottleReasons",)), 0).state().throttle_reasons is None
+    assert NullGpu().state() is None
 
 
 def test_without_a_driver_the_monitor_says_that_there_is_no_gpu(monkeypatch):
