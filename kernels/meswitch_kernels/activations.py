@@ -17,12 +17,13 @@ from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import check_available, jit, supports_early_launch, tl, triton
 from meswitch_kernels.packing import BITS, words_per_row
 
-__all__ = ["SlicedActivations", "slice_activations"]
+__all__ = ["CHUNK", "SlicedActivations", "empty_slices", "magnitude", "slice_activations", "store_slices"]
 
 SLICES = 4
 """Signed bytes of one activation: 31 bits, so that FP32 inputs lose nothing that matters."""
 
-_CHUNK = 1024
+CHUNK = 1024
+"""Elements of a row that one program slices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,48 @@ class SlicedActivations:
 
 
 @jit
+def magnitude(b_x):
+    """Bits of the absolute values: these integers compare like what they spell, and a NaN is above infinity."""
+    return b_x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@jit
+def store_slices(
+    b_x,  # [BC] float32, elements i_c * BC and on; 0 beyond K
+    top,  # of the whole row
+    slices,  # [M, 4, P, KB] int8
+    sums,  # [M, chunks, 4] int32
+    inverse,  # [M] float32
+    i_m,
+    i_c,
+    KB,
+    BITS: tl.constexpr,
+    BC: tl.constexpr,
+):
+    """Writes one chunk of a row in integer form; every chunk's program writes, the first also the row's unit."""
+    P: tl.constexpr = 8 // BITS
+    # |x| < 2^(exponent - 126), so x * 2^(156 - exponent) is below 2^30
+    exponent = tl.minimum(tl.maximum(283 - (top >> 23), 1), 253)
+    scale = (exponent << 23).to(tl.float32, bitcast=True)
+    if i_c == 0:
+        unit = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
+        tl.store(inverse + i_m, tl.where(top >= 0x7F800000, float("nan"), unit))
+    # what is not finite has no integer; the unit already marks its row
+    b_v = (tl.where(tl.abs(b_x) < float("inf"), b_x, 0.0) * scale).to(tl.int32)
+    # byte 4j + q of a block of 64 holds, at position p, the element j + 2 * BITS * (q * P + p)
+    b_v = tl.permute(tl.reshape(b_v, (BC // 64, 4, P, 2 * BITS)), (2, 0, 3, 1))
+    b_v = tl.reshape(b_v, (P, BC // P))
+    o_b = i_c * (BC // P) + tl.arange(0, BC // P)
+    i_s = slices + i_m * 4 * P * KB + tl.arange(0, P)[:, None] * KB + o_b[None, :]
+    m_s = (o_b < KB)[None, :]
+    for t in tl.static_range(4):
+        b_d = (b_v << 24) >> 24
+        b_v = (b_v - b_d) >> 8
+        tl.store(i_s + t * P * KB, b_d.to(tl.int8), mask=m_s)
+        tl.store(sums + (i_m * tl.num_programs(1) + i_c) * 4 + t, tl.sum(tl.sum(b_d, axis=1), axis=0))
+
+
+@jit
 def _slice_kernel(
     x,  # [M, K]
     slices,  # [M, 4, P, KB] int8
@@ -58,41 +101,20 @@ def _slice_kernel(
     BC: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    P: tl.constexpr = 8 // BITS
     if EARLY:
         # the product may be launched now; it waits for the end of this kernel before it reads
         tl.extra.cuda.gdc_launch_dependents()
     i_m = tl.program_id(0).to(tl.int64)
     i_c = tl.program_id(1)
     x += i_m * stride_xm
-    # integers compare like the absolute values they spell, and a NaN is above infinity
     b_top = tl.zeros([BA], dtype=tl.int32)
     for k in range(0, K, BA):
         o_k = k + tl.arange(0, BA)
         b_x = tl.load(x + o_k, mask=o_k < K, other=0.0).to(tl.float32)
-        b_top = tl.maximum(b_top, b_x.to(tl.int32, bitcast=True) & 0x7FFFFFFF)
-    top = tl.max(b_top, axis=0)
-    # |x| < 2^(exponent - 126), so x * 2^(156 - exponent) is below 2^30
-    exponent = tl.minimum(tl.maximum(283 - (top >> 23), 1), 253)
-    scale = (exponent << 23).to(tl.float32, bitcast=True)
-    if i_c == 0:
-        unit = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
-        tl.store(inverse + i_m, tl.where(top >= 0x7F800000, float("nan"), unit))
-    # byte 4j + q of a block of 64 holds, at position p, the element j + 2 * BITS * (q * P + p)
-    o_o = i_c * BC + tl.arange(0, BC)
-    b_p = o_o // KB
-    b_byte = o_o % KB
-    b_rest = b_byte % (8 * BITS)
-    b_k = b_byte // (8 * BITS) * 64 + b_rest // 4 + 2 * BITS * (b_rest % 4 * P + b_p)
-    m_o = o_o < P * KB
-    b_x = tl.load(x + b_k, mask=m_o & (b_k < K), other=0.0).to(tl.float32)
-    # what is not finite has no integer; the unit already marks its row
-    b_v = (tl.where(tl.abs(b_x) < float("inf"), b_x, 0.0) * scale).to(tl.int32)
-    for t in tl.static_range(4):
-        b_d = (b_v << 24) >> 24
-        b_v = (b_v - b_d) >> 8
-        tl.store(slices + (i_m * 4 + t) * P * KB + o_o, b_d.to(tl.int8), mask=m_o)
-        tl.store(sums + (i_m * tl.num_programs(1) + i_c) * 4 + t, tl.sum(b_d, axis=0))
+        b_top = tl.maximum(b_top, magnitude(b_x))
+    o_c = i_c * BC + tl.arange(0, BC)
+    b_x = tl.load(x + o_c, mask=o_c < K, other=0.0).to(tl.float32)
+    store_slices(b_x, tl.max(b_top, axis=0), slices, sums, inverse, i_m, i_c, KB, BITS, BC)
 
 
 def slice_activations(x: torch.Tensor, *, bits: int) -> SlicedActivations:
@@ -106,20 +128,33 @@ def slice_activations(x: torch.Tensor, *, bits: int) -> SlicedActivations:
         KernelUnavailableError: without Triton or a CUDA device.
     """
     check_available(x)
+    sliced = empty_slices(x, bits=bits)
+    M, K = x.shape
+    if M:
+        _slice_kernel[(M, sliced.sums.shape[1])](
+            x, sliced.slices, sliced.sums, sliced.inverse, x.stride(0), K, sliced.slices.shape[3],
+            BITS=bits, BA=min(16384, triton.next_power_of_2(K)), BC=CHUNK,
+            EARLY=supports_early_launch(x), enable_fp_fusion=True, num_warps=4 if K <= 1024 else 8 if K <= 4096 else 16,
+        )  # fmt: skip
+    return sliced
+
+
+def empty_slices(x: torch.Tensor, *, bits: int) -> SlicedActivations:
+    """Room for the integer form of `x` `[M, K]`; a kernel that makes `x` writes both.
+
+    Raises:
+        UnsupportedShapeError: for a dtype, K or bits outside the kernels' range.
+    """
     if x.ndim != 2 or x.dtype not in (torch.float16, torch.bfloat16, torch.float32) or x.stride(1) != 1:
         raise UnsupportedShapeError(f"x must be [M, K] float16, bfloat16 or float32, got {list(x.shape)} {x.dtype}")
     if bits not in BITS or not 0 < x.shape[1] <= MAX_K:
         raise UnsupportedShapeError(f"bits must be one of {BITS} and K at most {MAX_K}, got {bits}, {x.shape[1]}")
     M, K = x.shape
     row_bytes, positions = 4 * words_per_row(K, bits), 8 // bits
-    chunks = triton.cdiv(positions * row_bytes, _CHUNK)
-    slices = torch.empty(M, SLICES, positions, row_bytes, dtype=torch.int8, device=x.device)
-    sums = torch.empty(M, chunks, SLICES, dtype=torch.int32, device=x.device)
-    inverse = torch.empty(M, dtype=torch.float32, device=x.device)
-    if M:
-        _slice_kernel[(M, chunks)](
-            x, slices, sums, inverse, x.stride(0), K, row_bytes,
-            BITS=bits, BA=min(16384, triton.next_power_of_2(K)), BC=_CHUNK,
-            EARLY=supports_early_launch(x), enable_fp_fusion=True, num_warps=4 if K <= 1024 else 8 if K <= 4096 else 16,
-        )  # fmt: skip
-    return SlicedActivations(x=x, slices=slices, sums=sums, inverse=inverse, bits=bits)
+    return SlicedActivations(
+        x=x,
+        slices=torch.empty(M, SLICES, positions, row_bytes, dtype=torch.int8, device=x.device),
+        sums=torch.empty(M, triton.cdiv(K, CHUNK), SLICES, dtype=torch.int32, device=x.device),
+        inverse=torch.empty(M, dtype=torch.float32, device=x.device),
+        bits=bits,
+    )

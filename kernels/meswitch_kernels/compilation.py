@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from meswitch_kernels.activation import _gated_kernel
 from meswitch_kernels.activations import _slice_kernel
+from meswitch_kernels.attention import _join_kernel, _split_kernel
 from meswitch_kernels.delta_matmul import _delta_matmul_kernel, unpack_asm
 from meswitch_kernels.embedding import _delta_rows_kernel
 from meswitch_kernels.errors import KernelUnavailableError
@@ -17,13 +19,21 @@ from meswitch_kernels.fused_matmul import _fused_matmul_kernel, level_asm
 from meswitch_kernels.grouping import _group_kernel
 from meswitch_kernels.launch import interpreting, triton
 from meswitch_kernels.merge import _merge_kernel
+from meswitch_kernels.norm import _rms_norm_kernel
+from meswitch_kernels.rotary import _rotary_kernel
+from meswitch_kernels.sampling import _best_kernel, _choose_kernel
 
 __all__ = ["compile_kernels", "main"]
 
 _TYPES = {
     "x": "*bf16", "y": "*bf16", "out": "*bf16", "weight": "*bf16", "slices": "*i8", "sums": "*i32",
     "inverse": "*fp32", "steps": "*fp32", "index": "*i32", "values": "*fp16", "tile_slot": "*i32", "tile_rows": "*i32",
-    "slots": "*i32", "tokens": "*i64", "codes": "*i32",
+    "slots": "*i32", "tokens": "*i64", "codes": "*i32", "q": "*bf16", "qkv": "*bf16", "keys": "*bf16",
+    "logits": "*bf16", "base": "*fp32", "experts": "*fp32", "cos": "*fp32", "sin": "*fp32", "bias": "*fp32",
+    "bias_experts": "*fp32", "q_norm": "*fp32", "q_norm_experts": "*fp32", "k_norm": "*fp32",
+    "k_norm_experts": "*fp32", "positions": "*i64", "cache_rows": "*i32", "rows": "*i32", "lengths": "*i32",
+    "parts": "*fp32", "weights": "*fp32", "best": "*fp32", "place": "*i32", "vocabulary": "*i32",
+    "temperature": "*fp32", "seeds": "*i64", "eps": "fp32", "scale": "fp32",
 }  # fmt: skip
 """Types by parameter name; every other run-time parameter is an int32."""
 
@@ -67,6 +77,22 @@ def _variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], M
         yield f"fused_matmul {bits} bits", _fused_matmul_kernel, 4, types, {**shape, **tile, **asm}
     yield "delta_rows", _delta_rows_kernel, 4, {}, {"S": 8, "BITS": 4, "BK": 1024}
     yield "merge", _merge_kernel, 4, {}, {"S": 8, "BITS": 2, "BN": 16, "BK": 256}
+    yield from _step_variants(early)
+
+
+def _step_variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], Mapping[str, Any]]]:
+    """What a decode step needs beside its products."""
+    chunk = {"BC": 1024, "BITS": 2, "EARLY": early}
+    yield "rms_norm", _rms_norm_kernel, 8, {}, {**chunk, "BA": 4096, "EXPERTS": True}
+    yield "gated_activation", _gated_kernel, 16, {}, {**chunk, "BA": 8192, "KIND": "gelu_tanh"}
+    heads = {"H": 32, "D": 128, "EARLY": early}
+    rotary = {"G": 8, "BD": 64, "BIAS": True, "NORM": True, "EXPERTS": True}
+    yield "rotary", _rotary_kernel, 1, {"values": "*bf16"}, {**heads, **rotary}
+    split = {"SHARED": 4, "SPLITS": 16, "BH": 16, "BT": 64, "PRECISION": None}
+    yield "attention", _split_kernel, 4, {"values": "*bf16"}, {**heads, **split}
+    yield "attention join", _join_kernel, 8, {}, {**heads, "SPLITS": 16, "BH": 8, "BT": 64, "BITS": 2}
+    yield "sampling", _best_kernel, 8, {}, {"BV": 2048, "EARLY": early}
+    yield "sampling join", _choose_kernel, 1, {"parts": "i32"}, {"BP": 16, "EARLY": early}
 
 
 def _compile(kernel: Any, capability: int, warps: int, types: Mapping[str, str], constants: Mapping[str, Any]) -> int:

@@ -24,6 +24,7 @@ __all__ = [
     "TensorDescriptor",
     "check_available",
     "device_name",
+    "early_launch",
     "interpreting",
     "jit",
     "supports_early_launch",
@@ -61,6 +62,14 @@ def check_available(tensor: torch.Tensor) -> None:
 def device_name(device: torch.device) -> str:
     """The GPU's name, as tuned configurations are filed under; `interpreter` on the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
+
+
+def early_launch(tensor: torch.Tensor) -> dict[str, bool]:
+    """What a launch needs for its kernel to start while the kernel ahead drains; nothing where that is not possible.
+
+    Such a kernel waits (`gdc_wait`) before it reads or writes anything.
+    """
+    return {"launch_pdl": True} if supports_early_launch(tensor) else {}
 
 
 def supports_early_launch(tensor: torch.Tensor) -> bool:

@@ -65,6 +65,31 @@ def spread(device):
 
 
 @pytest.fixture
+def make_vectors(device):
+    """A function that draws vectors of K numbers for E slots, the experts' apart by NaN: `make_vectors(E, K)`."""
+    from meswitch_kernels.rows import RowVectors
+
+    def make(E, K):
+        image = torch.full((E, K + 64), float("nan"))
+        image[:, :K] = 1 + 0.1 * torch.randn(E, K)
+        return RowVectors(base=(1 + 0.1 * torch.randn(K)).to(device), experts=image.to(device)[:, :K])
+
+    return make
+
+
+@pytest.fixture
+def same_slices():
+    """A function that fails unless two integer forms are the same to the last bit."""
+
+    def compare(got, want):
+        assert got.bits == want.bits
+        for name in ("x", "slices", "sums", "inverse"):
+            assert torch.equal(getattr(got, name), getattr(want, name)), name
+
+    return compare
+
+
+@pytest.fixture
 def relative_error():
     """A function: RMS of the difference over RMS of the expected, so that one bound serves every shape."""
 
