@@ -76,6 +76,7 @@ class ExpertStore(Generic[P]):
         executor: reads.
         policy: chooses who makes room; least recently used if absent.
         pinned: experts that are read at once and never evicted.
+        on_evict: hears of the weights that go, before anything is read into their room.
         clock_ns: monotonic.
 
     Raises:
@@ -90,6 +91,7 @@ class ExpertStore(Generic[P]):
         executor: Executor,
         policy: EvictionPolicy | None = None,
         pinned: Collection[str] = (),
+        on_evict: Callable[[P], None] = lambda weights: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         for name, source in sources.items():
@@ -102,6 +104,7 @@ class ExpertStore(Generic[P]):
         self._sources = dict(sources)
         self._residency = BoundedResidency(capacity_bytes, policy, pinned=pinned)
         self._executor = executor
+        self._on_evict = on_evict
         self._clock_ns = clock_ns
         self._held: dict[str, P] = {}
         self._loading: dict[str, _Loading[P]] = {}
@@ -153,7 +156,7 @@ class ExpertStore(Generic[P]):
         if evicted is None:
             return False
         for victim in evicted:
-            del self._held[victim]
+            self._on_evict(self._held.pop(victim))
         self._evictions += len(evicted)
         future = self._executor.submit(self._read, source)
         self._loading[name] = _Loading(future, decided_ns, evicted)

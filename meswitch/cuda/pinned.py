@@ -1,0 +1,107 @@
+"""Host memory that the GPU copies from by itself: made and pinned at the start, and never again while serving.
+
+To pin a gigabyte takes half a second, and an allocator that rounds sizes up would take twice the memory of an image:
+so each image is a mapping of exactly its pages, pinned as it is.
+"""
+
+import mmap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from meswitch.errors import CapacityError
+
+__all__ = ["PinnedArena"]
+
+PAGE_BYTES = 2 << 20
+"""Of the large pages that are asked for: fewer entries to walk for whoever copies."""
+
+PINNING_THREADS = 8
+
+
+class PinnedArena:
+    """Images of equal size, taken and given back; plain memory where `device` is the CPU.
+
+    Args:
+        nbytes: of each image.
+        images: how many.
+        device: that will copy from them.
+
+    Raises:
+        CapacityError: the system has not so much memory, or does not let it be pinned.
+    """
+
+    def __init__(self, nbytes: int, *, images: int, device: torch.device) -> None:
+        if nbytes < 1 or images < 0:
+            raise ValueError(f"images must have bytes, got {images} of {nbytes}")
+        self._device = device
+        self._pinned: list[torch.Tensor] = []
+        self.image_bytes = nbytes
+        try:
+            self.images = self._make(nbytes, images)
+        except BaseException:
+            self.close()
+            raise
+        self._free = list(reversed(self.images))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return self.image_bytes * len(self.images)
+
+    @property
+    def free(self) -> int:
+        """Images that can be taken."""
+        return len(self._free)
+
+    def take(self) -> torch.Tensor:
+        """An image that nobody has, `[nbytes]` uint8, with whatever it held before."""
+        return self._free.pop()
+
+    def give(self, image: torch.Tensor) -> None:
+        """Take an image back."""
+        self._free.append(image)
+
+    def close(self) -> None:
+        """Unpin everything. Nothing may copy from it any more. Idempotent."""
+        while self._pinned:
+            _check(_cuda().cudaHostUnregister(self._pinned.pop().data_ptr()))
+
+    def _make(self, nbytes: int, images: int) -> tuple[torch.Tensor, ...]:
+        make: Callable[[int], torch.Tensor] = self._mapped if self._device.type == "cpu" else self._registered
+        with ThreadPoolExecutor(max_workers=PINNING_THREADS) as threads:
+            return tuple(threads.map(make, [nbytes] * images))
+
+    def _mapped(self, nbytes: int) -> torch.Tensor:
+        size = -(-nbytes // PAGE_BYTES) * PAGE_BYTES
+        try:
+            pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, ValueError, OverflowError) as cause:
+            raise CapacityError(f"host memory must hold {nbytes} bytes more, got {cause}; lower the budget") from cause
+        # a kernel without large pages does without
+        with suppress(OSError):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        return torch.frombuffer(pages, dtype=torch.uint8)[:nbytes]
+
+    def _registered(self, nbytes: int) -> torch.Tensor:
+        image = self._mapped(nbytes)
+        # pages are made here, by several threads at once, and only locked by the driver
+        image.zero_()
+        with torch.cuda.device(self._device):
+            code = _cuda().cudaHostRegister(image.data_ptr(), nbytes, 0)
+        _check(code)
+        self._pinned.append(image)
+        return image
+
+
+def _cuda() -> Any:
+    """CUDA's runtime library."""
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+
+
+def _check(code: Any) -> None:
+    if code != _cuda().cudaError.success:
+        raise CapacityError(f"host memory must be pinnable, CUDA answers {code}; lower the host budget")

@@ -1,0 +1,150 @@
+"""Random experts and models of the right shapes and bytes: for memory and speed, never for quality.
+
+A few random numbers are drawn for each image and repeated: to move them takes as long as what a codec would have
+made, and nobody reads meaning into them.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+
+import torch
+
+from meswitch.codecs import parse_codec
+from meswitch.config import SyntheticConfig
+from meswitch.cuda.code_shapes import code_shape
+from meswitch.cuda.decoder_shape import DecoderShape
+from meswitch.cuda.image import ImageSource, piece
+from meswitch.cuda.slot_layout import SlotLayout, VectorPart, slot_layout
+from meswitch.cuda.whole_layout import WholeLayout
+
+__all__ = ["SyntheticImageSource", "SyntheticWholeSource", "shared_sources", "synthetic_layout"]
+
+DRAWN = (1 << 24) - 3
+"""Numbers drawn at once; odd, so that no two layers get the same ones."""
+
+STEP = 2e-4
+"""About the step of a 2-bit delta of a fine-tuned 7B model, which is small beside its weights."""
+
+WEIGHT = 0.02
+"""Standard deviation of a model's weights."""
+
+
+class SyntheticImageSource:
+    """Random codes and steps, norms of 1 and biases of 0.
+
+    Args:
+        layout: of the image.
+        seed: of all experts.
+        name: of this one.
+    """
+
+    def __init__(self, layout: SlotLayout, *, seed: int, name: str) -> None:
+        self._layout = layout
+        self._seed = _own_seed(seed, name)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image."""
+        return self._layout.nbytes
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that are made: there is no file."""
+        return self._layout.nbytes
+
+    def fill(self, image: torch.Tensor) -> None:
+        """Write all of `image`."""
+        generator = torch.Generator().manual_seed(self._seed)
+        words = torch.randint(-(1 << 31), 1 << 31, (DRAWN,), dtype=torch.int32, generator=generator)
+        _repeat(image.view(torch.int32), words)
+        steps = torch.rand(1 << 18, generator=generator).add_(0.5).mul_(STEP)
+        values = torch.randn(1 << 20, generator=generator).mul_(STEP).half()
+        for part in self._layout.parts():
+            if isinstance(part, VectorPart):
+                _fill_vectors(image, part)
+                continue
+            for _, places in part.places():
+                _repeat(piece(image, places["step"][0]), steps)
+                _repeat(piece(image, places["values"][0]).view(-1), values)
+                channels = torch.randperm(part.K, generator=generator)[: part.code.salient].sort().values
+                for place in places["salient"]:
+                    piece(image, place).copy_(channels)
+
+
+class SyntheticWholeSource:
+    """Random matrices, norms of 1 and biases of 0.
+
+    Args:
+        layout: of the image.
+        seed: of all models.
+        name: of this one.
+    """
+
+    def __init__(self, layout: WholeLayout, *, seed: int, name: str) -> None:
+        self._layout = layout
+        self._seed = _own_seed(seed, name)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image."""
+        return self._layout.nbytes
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that are made: there is no file."""
+        return self._layout.nbytes
+
+    def fill(self, image: torch.Tensor) -> None:
+        """Write all of `image`."""
+        generator = torch.Generator().manual_seed(self._seed)
+        drawn = torch.randn(DRAWN, generator=generator).mul_(WEIGHT).to(self._layout.dtype)
+        _repeat(image.view(self._layout.dtype), drawn)
+        for name, place in self._layout.places():
+            if len(place.spec.shape) == 1:
+                piece(image, place).fill_(_neutral(name))
+
+
+def synthetic_layout(config: SyntheticConfig, shape: DecoderShape) -> SlotLayout:
+    """The layout of experts that the config's codecs would make.
+
+    Raises:
+        DeltaError: a codec spec is wrong.
+        UnsupportedModelError: no kernel covers a codec.
+    """
+    linear, embedding, head = (code_shape(parse_codec(x)) for x in (config.linear, config.embedding, config.head))
+    return slot_layout(shape, linear=linear, embedding=embedding, head=None if shape.tied else head)
+
+
+def shared_sources(
+    names: Sequence[str], make: Callable[[str], ImageSource], *, images: int | None
+) -> dict[str, ImageSource]:
+    """The source of each name; at most `images` different ones, each for the names of equal index modulo `images`.
+
+    Names of one source share its image in host memory.
+
+    Args:
+        names: of experts, in order.
+        make: the source of a name.
+        images: `None` gives each name its own.
+    """
+    own = [make(name) for name in names[:images]]
+    return {name: own[i % len(own)] for i, name in enumerate(names)}
+
+
+def _fill_vectors(image: torch.Tensor, part: VectorPart) -> None:
+    for name, place in part.places():
+        piece(image, place).fill_(_neutral(name))
+
+
+def _neutral(name: str) -> float:
+    return 0.0 if name.endswith(".bias") else 1.0
+
+
+def _repeat(target: torch.Tensor, drawn: torch.Tensor) -> None:
+    """Fill `target` `[n]` with `drawn` again and again."""
+    for start in range(0, len(target), len(drawn)):
+        target[start : start + len(drawn)] = drawn[: len(target) - start]
+
+
+def _own_seed(seed: int, name: str) -> int:
+    return (seed << 32 | zlib.crc32(name.encode())) % (1 << 63)
