@@ -21,8 +21,8 @@ def compare_arms(
     summaries: Mapping[str, ArmSummary],
 ) -> Comparison:
     """`arm` against `baseline`, request by request of the same schedule."""
-    others = {r.index: r for r in records[baseline]}
-    pairs = [(r, others[r.index]) for r in records[arm] if r.index in others]
+    others = {(r.repeat, r.index): r for r in records[baseline]}
+    pairs = [(r, others[r.repeat, r.index]) for r in records[arm] if (r.repeat, r.index) in others]
     ours, theirs = summaries[arm], summaries[baseline]
     return Comparison(
         arm=arm,

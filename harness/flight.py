@@ -21,6 +21,7 @@ class Flight:
     arm: str
     scheduled: ScheduledRequest
     zero_ns: int
+    repeat: int = 0
     sent_ns: int | None = None
     routed: Routed | None = None
     admitted: Admitted | None = None
@@ -60,6 +61,7 @@ class Flight:
             arm=self.arm,
             index=scheduled.index,
             request_id=scheduled.request.request_id,
+            repeat=self.repeat,
             task=scheduled.task,
             expert_wanted=scheduled.expert_wanted,
             expert_chosen=routed.expert if routed else None,

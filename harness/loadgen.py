@@ -75,10 +75,12 @@ class LoadGenerator:
         on_record: Callable[[RequestRecord], None],
         limits: LoadLimits | None = None,
         pulse: Pulse | None = None,
+        repeat: int = 0,
     ) -> None:
         self._driver = driver
         self._clock = clock
         self._arm = arm
+        self._repeat = repeat
         self._on_record = on_record
         self._limits = limits or LoadLimits()
         self._pulse = pulse or Pulse()
@@ -118,7 +120,7 @@ class LoadGenerator:
             if not waiting or zero_ns + waiting[0].due_ns > (now_ns := self._clock.now_ns()):
                 return
             item = waiting.popleft()
-            flight = Flight(arm=self._arm, scheduled=item, zero_ns=zero_ns, sent_ns=now_ns)
+            flight = Flight(arm=self._arm, repeat=self._repeat, scheduled=item, zero_ns=zero_ns, sent_ns=now_ns)
             self._flights[item.request.request_id] = flight
             self._pulse.sent += 1
             self._pulse.in_flight = len(self._flights)
@@ -160,6 +162,6 @@ class LoadGenerator:
 
     def _leave_unsent(self, waiting: deque[ScheduledRequest], zero_ns: int, why: str) -> None:
         while waiting:
-            flight = Flight(arm=self._arm, scheduled=waiting.popleft(), zero_ns=zero_ns)
+            flight = Flight(arm=self._arm, repeat=self._repeat, scheduled=waiting.popleft(), zero_ns=zero_ns)
             self._pulse.ended += 1
             self._on_record(flight.record("unsent", None, error="Unsent", message=why))

@@ -1,6 +1,7 @@
 """One arm's records and samples, as figures. Pure; formulas and units are in docs/metrics.md."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from harness.records import NS_PER_S, RequestRecord, SwitchRecord
 from harness.results import ArmManifest
@@ -20,28 +21,34 @@ __all__ = ["accuracy", "distinct_switches", "summarise_arm"]
 CLASSES = ("resident", "host", "disk")
 
 
-def summarise_arm(records: Sequence[RequestRecord], samples: Sequence[Sample], manifest: ArmManifest) -> ArmSummary:
-    """The figures of one arm. `records` are in schedule order."""
-    window_s = max((r.scheduled_ns for r in records), default=0) / NS_PER_S or None
-    ended = [r.finished_ns for r in records if r.finished_ns is not None]
+def summarise_arm(
+    records: Sequence[RequestRecord], samples: Sequence[Sample], times: Sequence[ArmManifest]
+) -> ArmSummary:
+    """The figures of one arm, all its times together.
+
+    Args:
+        records, samples: of all times, one time after the other, records in schedule order within each.
+        times: of the arm, at least one.
+    """
+    window = _Window(records, repeats=len(times))
     good = [r for r in records if r.meets_slo]
     judged = any(r.answer is not None for r in records)
     switches = distinct_switches(records)
     resources = _resources(samples)
-    stats = manifest.stats_after or {}
+    stats = times[-1].stats_after or {}
     weights = _weight_bytes(stats)
     return ArmSummary(
         requests=_counts(records),
         accuracy=accuracy(records),
         router_accuracy=_router_accuracy(records),
-        correct_goodput_per_s=_scheduled_rate((r for r in good if r.correct), window_s) if judged else None,
-        goodput_per_s=_scheduled_rate(good, window_s),
+        correct_goodput_per_s=_scheduled_rate((r for r in good if r.correct), window) if judged else None,
+        goodput_per_s=_scheduled_rate(good, window),
         slo_attainment=share(len(good), sum(r.outcome != "cancelled" for r in records)),
-        output_tokens_per_s=_token_rate(records, window_s),
-        requests_per_s=rate([t / NS_PER_S for t in _answered_ns(records)], window_s),
+        output_tokens_per_s=_token_rate(records, window),
+        requests_per_s=window.rate(_answered(records)),
         output_tokens=sum(r.client_tokens for r in records),
-        window_s=window_s,
-        duration_s=max(ended) / NS_PER_S if ended else None,
+        window_s=window.total_s,
+        duration_s=_duration_s(records),
         ttft_s=quantiles(_defined(r.ttft_s for r in records)),
         tpot_s=quantiles(_defined(r.tpot_s for r in records)),
         e2e_s=quantiles(_defined(r.e2e_s for r in records if r.outcome == "ok")),
@@ -51,12 +58,12 @@ def summarise_arm(records: Sequence[RequestRecord], samples: Sequence[Sample], m
             name: quantiles(_defined(r.ttft_s for r in records if r.residency == name)) for name in CLASSES
         },
         switches=len(switches),
-        engine_switches=_since_start(manifest, "switches"),
-        evictions=_since_start(manifest, "evictions"),
+        engine_switches=_since_start(times, "switches"),
+        evictions=_since_start(times, "evictions"),
         hit_rate=_hit_rate(records),
         switch_s={name: quantiles([s.duration_s for s in switches if s.source == name]) for name in CLASSES[1:]},
         moved_bytes=sum(s.moved_bytes for s in switches),
-        engine_moved_bytes=_since_start(manifest, "moved_bytes"),
+        engine_moved_bytes=_since_start(times, "moved_bytes"),
         weight_bytes=weights,
         budget_bytes=_integer(stats, "budget_bytes"),
         kv_bytes=_integer(stats, "kv_bytes"),
@@ -75,7 +82,7 @@ def accuracy(records: Iterable[RequestRecord]) -> Estimate | None:
 
 def distinct_switches(records: Iterable[RequestRecord]) -> list[SwitchRecord]:
     """The switches that requests waited for, each once, in the order in which they were decided."""
-    found = {(r.switch.decided_ns, r.switch.expert): r.switch for r in records if r.switch is not None}
+    found = {(r.repeat, r.switch.decided_ns, r.switch.expert): r.switch for r in records if r.switch is not None}
     return [found[key] for key in sorted(found)]
 
 
@@ -101,17 +108,38 @@ def _counts(records: Sequence[RequestRecord]) -> RequestCounts:
     )
 
 
-def _answered_ns(records: Iterable[RequestRecord]) -> list[int]:
-    return [r.finished_ns for r in records if r.outcome == "ok" and r.finished_ns is not None]
+class _Window:
+    """The windows of all times of an arm, laid one after the other; what fell outside its own window counts in none."""
+
+    def __init__(self, records: Iterable[RequestRecord], *, repeats: int) -> None:
+        self._length_s = max((r.scheduled_ns for r in records), default=0) / NS_PER_S
+        self.total_s = self._length_s * repeats or None
+
+    def rate(self, events: Iterable[tuple[int, int, int]]) -> Estimate | None:
+        """Per second, events as `(repeat, t_ns, weight)`."""
+        inside = [(n, t_ns / NS_PER_S, w) for n, t_ns, w in events if 0 <= t_ns / NS_PER_S <= self._length_s]
+        moments = [n * self._length_s + t_s for n, t_s, _ in inside]
+        return rate(moments, self.total_s, [float(w) for _, _, w in inside])
 
 
-def _scheduled_rate(records: Iterable[RequestRecord], window_s: float | None) -> Estimate | None:
-    return rate([r.scheduled_ns / NS_PER_S for r in records], window_s)
+def _answered(records: Iterable[RequestRecord]) -> list[tuple[int, int, int]]:
+    return [(r.repeat, r.finished_ns, 1) for r in records if r.outcome == "ok" and r.finished_ns is not None]
 
 
-def _token_rate(records: Iterable[RequestRecord], window_s: float | None) -> Estimate | None:
-    chunks = [chunk for r in records for chunk in r.chunks]
-    return rate([t_ns / NS_PER_S for t_ns, _ in chunks], window_s, [float(n) for _, n in chunks])
+def _scheduled_rate(records: Iterable[RequestRecord], window: _Window) -> Estimate | None:
+    return window.rate((r.repeat, r.scheduled_ns, 1) for r in records)
+
+
+def _token_rate(records: Iterable[RequestRecord], window: _Window) -> Estimate | None:
+    return window.rate((r.repeat, t_ns, n) for r in records for t_ns, n in r.chunks)
+
+
+def _duration_s(records: Iterable[RequestRecord]) -> float | None:
+    ends: dict[int, int] = {}
+    for record in records:
+        if record.finished_ns is not None:
+            ends[record.repeat] = max(ends.get(record.repeat, 0), record.finished_ns)
+    return sum(ends.values()) / NS_PER_S if ends else None
 
 
 def _hit_rate(records: Iterable[RequestRecord]) -> Estimate | None:
@@ -149,10 +177,15 @@ def _weight_bytes(stats: Mapping[str, object]) -> dict[str, int] | None:
     return {**named, "total": sum(named.values())}
 
 
-def _since_start(manifest: ArmManifest, name: str) -> int | None:
-    after = _integer(manifest.stats_after or {}, name)
-    before = _integer(manifest.stats_before or {}, name)
-    return None if after is None or before is None else after - before
+def _since_start(times: Iterable[ArmManifest], name: str) -> int | None:
+    total = 0
+    for manifest in times:
+        after = _integer(manifest.stats_after or {}, name)
+        before = _integer(manifest.stats_before or {}, name)
+        if after is None or before is None:
+            return None
+        total += after - before
+    return total
 
 
 def _integer(values: Mapping[str, object], name: str) -> int | None:
@@ -167,15 +200,33 @@ def _client(samples: Sequence[Sample]) -> ClientSummary:
 
 
 def _resources(samples: Sequence[Sample]) -> Resources:
-    energy = _defined(s.gpu_energy_j for s in samples)
     return Resources(
         process_bytes=_largest(s.process_rss_bytes for s in samples),
         engine_cpu_share=_mean(_defined(s.engine_cpu_share for s in samples)),
         gpu_memory_bytes=_largest(s.gpu_memory_bytes for s in samples),
         gpu_process_bytes=_largest(s.gpu_process_bytes for s in samples),
         gpu_utilisation=_mean(_defined(s.gpu_utilisation for s in samples)),
-        gpu_energy_j=energy[-1] - energy[0] if len(energy) > 1 else None,
+        gpu_energy_j=_energy_j(samples),
     )
+
+
+def _energy_j(samples: Sequence[Sample]) -> float | None:
+    """By the driver's counter where it has one, else by the power sampled; summed over the times of the arm."""
+    total = None
+    for repeat in sorted({s.repeat for s in samples}):
+        part = _energy_of([s for s in samples if s.repeat == repeat])
+        total = part if total is None else total + (part or 0.0)
+    return total
+
+
+def _energy_of(samples: Sequence[Sample]) -> float | None:
+    counted = _defined(s.gpu_energy_j for s in samples)
+    if len(counted) > 1:
+        return counted[-1] - counted[0]
+    powers = [(s.t_ns / NS_PER_S, s.gpu_power_w) for s in samples if s.gpu_power_w is not None]
+    if len(powers) < 2:
+        return None
+    return sum((b - a) * (p + q) / 2 for (a, p), (b, q) in pairwise(powers))
 
 
 def _defined(values: Iterable[float | None]) -> list[float]:

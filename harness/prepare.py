@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
+from meswitch.config import SyntheticConfig
 from meswitch.errors import DeltaError, DeltaFormatError, MeswitchError, StorageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ Report = Callable[[str], None]
 # part of the cache key: raised when compression gives other bytes for the same input
 CACHE_VERSION = 1
 FLOAT32_BYTES = 4
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class PrepareRequest:
     Attributes:
         family: a family's name or path.
         codec: of the linear weights, as a spec.
+        dtype: in which an engine holds whole models.
         home: MESWITCH_HOME.
         experts: names of the family's experts to serve; `None` for all.
     """
@@ -47,6 +50,7 @@ class PrepareRequest:
     family: str
     codec: str
     home: Path
+    dtype: str = "float32"
     experts: tuple[str, ...] | None = None
 
 
@@ -69,17 +73,21 @@ class Prepared:
     Attributes:
         checkpoints: plain Hugging Face checkpoint of each expert; deltas: its compressed delta.
         domains: each expert's domain in words; tasks: the name of its task.
-        model_bytes: one whole model in float32, as the CPU engine holds it.
+        router: `None` where the family has none; its bytes are 0 then.
+        model_bytes: one whole model as an engine holds it.
         sizes: of each delta; its `whole` bytes are also what it takes in memory.
         codec: of the linear weights, with all options.
         weights_hash: over base, experts and router.
+        vocabulary: tokens of the base.
+        has_text: whether answers mean anything: `False` for random weights, which are sent token ids and never judged.
+        synthetic: random weights instead of those of the paths, of which only the base's config is there then.
     """
 
     family: str
     base: Path
     checkpoints: Mapping[str, Path]
     deltas: Mapping[str, Path]
-    router: Path
+    router: Path | None
     domains: Mapping[str, str]
     tasks: Mapping[str, str]
     model_bytes: int
@@ -89,6 +97,9 @@ class Prepared:
     codec_name: str
     codec_options: Mapping[str, str | int | float | bool]
     weights_hash: str
+    vocabulary: int
+    has_text: bool = True
+    synthetic: SyntheticConfig | None = None
 
 
 def prepare(request: PrepareRequest, *, report: Report = lambda _: None) -> Prepared:
@@ -151,13 +162,17 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
     Raises:
         MeswitchError: the family or the codec is unknown, or something cannot be made.
     """
+    from harness.shapes import is_shape_family, prepare_shapes
     from meswitch.families import load_family, materialise
 
+    if is_shape_family(request.family):
+        return prepare_shapes(request)
     # before torch is imported, so that a misspelt name is refused at once
     family = load_family(request.family)
 
     import torch
 
+    from meswitch.architecture import read_config
     from meswitch.codecs import format_spec, parse_codec
     from meswitch.identity import base_identity
 
@@ -186,13 +201,14 @@ def prepare_here(request: PrepareRequest, *, report: Report = lambda _: None) ->
         router=router,
         domains={name: family.experts[name].description for name in chosen},
         tasks={name: family.experts[name].task for name in chosen},
-        model_bytes=_model_bytes(checkpoints.base),
-        router_bytes=_model_bytes(router),
+        model_bytes=_model_bytes(checkpoints.base, request.dtype),
+        router_bytes=_model_bytes(router, request.dtype),
         sizes={name: _size(manifest) for name, manifest in manifests.items()},
         codec=spec,
         codec_name=codec.name,
         codec_options=dict(codec.options),
         weights_hash=_key(base_id, *(identities[name] for name in sorted(identities)), base_identity(router)),
+        vocabulary=int(read_config(checkpoints.base).vocab_size),
     )
 
 
@@ -230,11 +246,11 @@ def checked_manifest(path: Path) -> "DeltaManifest":
         raise DeltaFormatError(f"a kept delta is damaged ({error}); delete {path}, and it is made again") from error
 
 
-def _model_bytes(root: Path) -> int:
+def _model_bytes(root: Path, dtype: str) -> int:
     from meswitch.checkpoint import Checkpoint
 
     checkpoint = Checkpoint(root)
-    return FLOAT32_BYTES * sum(prod(checkpoint.spec(name).shape) for name in checkpoint.names)
+    return ITEM_BYTES[dtype] * sum(prod(checkpoint.spec(name).shape) for name in checkpoint.names)
 
 
 def _size(manifest: "DeltaManifest") -> DeltaSize:

@@ -60,6 +60,7 @@ class RequestRecord:
 
     Attributes:
         index: position in the schedule, the same in every arm.
+        repeat: which time of the arm, 0 the first.
         expert_wanted: the expert the trace says is right, `None` if it does not say.
         expert_chosen: the expert that answered, `None` if none was chosen.
         residency: class at admission: `resident`, `host` or `disk`.
@@ -75,6 +76,7 @@ class RequestRecord:
     arm: str
     index: int
     request_id: str
+    repeat: int = 0
     task: str | None = None
     expert_wanted: str | None = None
     expert_chosen: str | None = None
@@ -181,7 +183,7 @@ def iterate_records(path: Path) -> Iterator[RequestRecord]:
     Raises:
         RunFormatError: the file is missing, a whole line is not a record, or a request has two in one arm.
     """
-    seen: set[tuple[str, int]] = set()
+    seen: set[tuple[str, int, int]] = set()
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
@@ -195,19 +197,20 @@ def iterate_records(path: Path) -> Iterator[RequestRecord]:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "line"
             raise RunFormatError(f"{path}, line {number}, field {where}: {first['msg']}") from error
-        if (record.arm, record.index) in seen:
+        key = record.arm, record.repeat, record.index
+        if key in seen:
             raise RunFormatError(
                 f"{path}, line {number}, field index: must be once in an arm, got {record.index} of {record.arm} again"
             )
-        seen.add((record.arm, record.index))
+        seen.add(key)
         yield record
 
 
 def read_records(path: Path) -> list[RequestRecord]:
-    """All records of a file, arm by arm as they ran, in schedule order within an arm."""
+    """All records of a file, arm by arm as they first ran, in schedule order within each time of an arm."""
     records = list(iterate_records(path))
     order = {arm: i for i, arm in enumerate(dict.fromkeys(r.arm for r in records))}
-    return sorted(records, key=lambda r: (order[r.arm], r.index))
+    return sorted(records, key=lambda r: (order[r.arm], r.repeat, r.index))
 
 
 class RecordWriter:

@@ -15,6 +15,7 @@ from harness.errors import RunFormatError, UsageError
 
 __all__ = [
     "ArmManifest",
+    "ArmOutcome",
     "Manifest",
     "RunDirectory",
     "check_runs_dir",
@@ -27,6 +28,9 @@ __all__ = [
 
 SCHEMA = "harness-run/1"
 
+ArmOutcome = Literal["ok", "does-not-fit", "oom"]
+"""Whether an arm started: refused beforehand for lack of memory, or stopped by an allocation that failed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmManifest:
@@ -34,6 +38,8 @@ class ArmManifest:
 
     Attributes:
         order: 0 ran first.
+        repeat: 0 is the arm's first time.
+        outcome: `ok` if it started; what it was that did not fit, in `stopped`, else.
         page_cache: state of the operating system's file cache when the arm started, in words.
         config: the engine's resolved configuration.
         startup_s: from the start of the engine to its readiness.
@@ -48,6 +54,8 @@ class ArmManifest:
     config: Mapping[str, JsonValue]
     warm_up_requests: int
     started: str
+    repeat: int = 0
+    outcome: ArmOutcome = "ok"
     startup_s: float | None = None
     stats_before: Mapping[str, JsonValue] | None = None
     stats_after: Mapping[str, JsonValue] | None = None

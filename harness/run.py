@@ -1,7 +1,7 @@
 """Runs the arms of a plan one after another, each on the same schedule, and keeps every record."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +13,13 @@ from harness.drivers.base import Driver
 from harness.errors import DriverError, HarnessError
 from harness.loadgen import LoadGenerator, LoadLimits, Pulse
 from harness.records import RecordWriter, RequestRecord
-from harness.results import ArmManifest, Manifest, RunDirectory, to_json_value
+from harness.results import ArmManifest, ArmOutcome, Manifest, RunDirectory, to_json_value
 from harness.schedule import ScheduledRequest, warm_up_requests
 from harness.telemetry import GpuMonitor, Sampler
 from meswitch.core import EngineStats, Failed, Finished
-from meswitch.errors import MeswitchError, StorageError
+from meswitch.errors import CapacityError, MeswitchError, StorageError
 
-__all__ = ["ArmPlan", "Progress", "RunPlan", "execute"]
+__all__ = ["ArmPlan", "Progress", "RunPlan", "execute", "start_outcome"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class ArmPlan:
         make_driver: a fresh system, not started.
         before: called right before the system starts, outside all measurement: brings the page cache into the state
             that `page_cache` claims.
+        may_not_fit: that its memory does not hold it is a result of the run, not the end of it.
     """
 
     name: str
@@ -38,17 +39,29 @@ class ArmPlan:
     config: dict[str, JsonValue]
     make_driver: Callable[[], Driver]
     before: Callable[[], None] = field(default=lambda: None)
+    may_not_fit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """Everything a run does, resolved; `manifest` lists no arms yet."""
+    """Everything a run does, resolved; `manifest` lists no arms yet.
+
+    Attributes:
+        repeats: times that each arm runs: A B, B A, A B …, so that a machine that drifts favours none of them.
+    """
 
     manifest: Manifest
     schedule: Sequence[ScheduledRequest]
     arms: Sequence[ArmPlan]
     warm_up: int = 3
+    repeats: int = 1
     limits: LoadLimits = field(default_factory=LoadLimits)
+
+    def turns(self) -> Iterator[tuple[int, ArmPlan]]:
+        """Which time it is of which arm, in the order of running."""
+        for repeat in range(self.repeats):
+            for arm in self.arms if repeat % 2 == 0 else reversed(self.arms):
+                yield repeat, arm
 
 
 @dataclass(slots=True)
@@ -80,8 +93,10 @@ def execute(
     manifest = replace(plan.manifest, status="partial", arms=())
     try:
         run.write_manifest(manifest)
-        for order, arm in enumerate(plan.arms):
-            session = _ArmSession(run, plan, arm, order, clock, gpu, progress or Progress())
+        for order, (repeat, arm) in enumerate(plan.turns()):
+            if any(entry.name == arm.name and entry.outcome != "ok" for entry in manifest.arms):
+                continue
+            session = _ArmSession(run, plan, arm, order, repeat, clock, gpu, progress or Progress())
             manifest = session.run(manifest)
     except KeyboardInterrupt:
         return _keep_or_remove(run), True
@@ -110,6 +125,7 @@ class _ArmSession:
     plan: RunPlan
     arm: ArmPlan
     order: int
+    repeat: int
     clock: Clock
     gpu: GpuMonitor
     progress: Progress
@@ -121,7 +137,15 @@ class _ArmSession:
         started_ns = self.clock.now_ns()
         entry = self._entry()
         try:
-            driver.start()
+            try:
+                driver.start()
+            except MeswitchError as error:
+                outcome = start_outcome(error)
+                if outcome is None or not self.arm.may_not_fit:
+                    raise
+                entry = replace(entry, outcome=outcome, stopped=str(error))
+                self.run_directory.write_manifest(_with(manifest, entry))
+                return _with(manifest, entry)
             entry = replace(entry, startup_s=(self.clock.now_ns() - started_ns) / 1e9)
             warm_up(driver, self.plan, self.clock)
             entry = replace(entry, stats_before=_plain(driver.stats()))
@@ -140,7 +164,14 @@ class _ArmSession:
         self.progress.on_arm(self.arm.name, len(self.plan.schedule))
         with (
             RecordWriter(self.run_directory.requests) as writer,
-            Sampler(self.run_directory.telemetry, arm=self.arm.name, pulse=pulse, pid=driver.pid, gpu=self.gpu),
+            Sampler(
+                self.run_directory.telemetry,
+                arm=self.arm.name,
+                repeat=self.repeat,
+                pulse=pulse,
+                pid=driver.pid,
+                gpu=self.gpu,
+            ),
         ):
 
             def keep(record: RequestRecord) -> None:
@@ -148,7 +179,13 @@ class _ArmSession:
                 self.progress.on_record(record)
 
             generator = LoadGenerator(
-                driver, self.clock, arm=self.arm.name, on_record=keep, limits=self.plan.limits, pulse=pulse
+                driver,
+                self.clock,
+                arm=self.arm.name,
+                repeat=self.repeat,
+                on_record=keep,
+                limits=self.plan.limits,
+                pulse=pulse,
             )
             return generator.replay(self.plan.schedule)
 
@@ -157,6 +194,7 @@ class _ArmSession:
             name=self.arm.name,
             description=self.arm.description,
             order=self.order,
+            repeat=self.repeat,
             page_cache=self.arm.page_cache,
             config=self.arm.config,
             warm_up_requests=min(self.plan.warm_up, len(self.plan.schedule)),
@@ -187,7 +225,16 @@ def warm_up(driver: Driver, plan: RunPlan, clock: Clock) -> None:
 
 
 def _with(manifest: Manifest, entry: ArmManifest) -> Manifest:
-    return replace(manifest, arms=(*(arm for arm in manifest.arms if arm.name != entry.name), entry))
+    others = (arm for arm in manifest.arms if (arm.name, arm.repeat) != (entry.name, entry.repeat))
+    return replace(manifest, arms=(*others, entry))
+
+
+def start_outcome(error: MeswitchError) -> ArmOutcome | None:
+    """What kind of lack of memory kept a system from starting; `None` if it was something else."""
+    if isinstance(error, CapacityError):
+        return "does-not-fit"
+    # of torch; the engine's process names the class of whatever ended it
+    return "oom" if "OutOfMemoryError" in str(error) else None
 
 
 def _stats_if_alive(driver: Driver) -> dict[str, JsonValue] | None:

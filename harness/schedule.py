@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.errors import UsageError
+from harness.token_prompts import TokenPrompts
 from meswitch.core import AUTO, BASE, GenerationRequest, SamplingParams
 from workloads.trace import Slo, Trace, TraceRequest
 
@@ -31,7 +32,13 @@ class ScheduledRequest:
 
 
 def build_schedule(
-    trace: Trace, *, router: RouterMode, experts: Collection[str], rate_scale: float = 1.0, seed: int = 0
+    trace: Trace,
+    *,
+    router: RouterMode,
+    experts: Collection[str],
+    rate_scale: float = 1.0,
+    seed: int = 0,
+    tokens: TokenPrompts | None = None,
 ) -> list[ScheduledRequest]:
     """The trace's requests in order of their time, `(t - t_first) / rate_scale` after zero.
 
@@ -39,6 +46,8 @@ def build_schedule(
         router: `tag` sends each request to the expert the trace names; `llm` sends all of them to the router.
         experts: the names the family has.
         seed: of sampling, where a request samples and brings no seed: `seed + index`.
+        tokens: the prompts of requests that record a length alone, which are answered with as many tokens as were
+            recorded; `None` refuses them.
 
     Raises:
         UsageError: the trace names an expert the family lacks, or says too little to be replayed.
@@ -57,15 +66,11 @@ def build_schedule(
             f"after {replay_s:.4g} s; correct its t or give --rate-scale"
         )
     return [
-        ScheduledRequest(
+        _scheduled(
+            item,
             index=index,
             due_ns=round((item.t_ms - first_ms) / rate_scale * 1e6),
-            request=_generation_request(item, router=router, experts=experts, seed=seed + index),
-            task=item.task,
-            expert_wanted=item.expert,
-            answer=item.answer,
-            verifier=item.verifier,
-            slo=item.slo or Slo(),
+            request=_generation_request(item, router=router, experts=experts, seed=seed, index=index, tokens=tokens),
         )
         for index, item in enumerate(ordered)
     ]
@@ -86,10 +91,32 @@ def warm_up_requests(schedule: Sequence[ScheduledRequest], count: int) -> list[G
     ]
 
 
+def _scheduled(item: TraceRequest, *, index: int, due_ns: int, request: GenerationRequest) -> ScheduledRequest:
+    # an answer to drawn tokens means nothing: nobody judges it
+    is_judged = item.token_ids is not None or request.token_ids is None
+    return ScheduledRequest(
+        index=index,
+        due_ns=due_ns,
+        request=request,
+        task=item.task,
+        expert_wanted=item.expert,
+        answer=item.answer if is_judged else None,
+        verifier=item.verifier if is_judged else None,
+        slo=item.slo or Slo(),
+    )
+
+
 def _generation_request(
-    item: TraceRequest, *, router: RouterMode, experts: Collection[str], seed: int
+    item: TraceRequest,
+    *,
+    router: RouterMode,
+    experts: Collection[str],
+    seed: int,
+    index: int,
+    tokens: TokenPrompts | None,
 ) -> GenerationRequest:
-    if item.prompt is None and item.messages is None and item.token_ids is None:
+    length = tokens.length(item) if tokens else None
+    if length is None and item.prompt is None and item.messages is None and item.token_ids is None:
         raise UsageError(f"request {item.id}: a replay needs prompt, messages or token_ids, and the trace has none")
     if item.cancel_after_ms is not None:
         raise UsageError(f"request {item.id}: cancel_after is not supported; remove it from the trace")
@@ -98,13 +125,25 @@ def _generation_request(
         raise UsageError(f"request {item.id}: the family has no expert {item.expert!r}; it has {known}")
     if router == "tag" and item.expert is None:
         raise UsageError(f"request {item.id}: names no expert, which --router tag needs; use --router llm")
+    expert = AUTO if router == "llm" else item.expert or BASE
+    sampling = _sampling(item, seed + index)
+    if tokens is None or length is None:
+        return GenerationRequest(
+            request_id=item.id,
+            prompt=item.prompt,
+            messages=item.messages,
+            token_ids=item.token_ids,
+            expert=expert,
+            sampling=sampling,
+        )
+    if router == "llm":
+        raise UsageError(f"request {item.id}: its prompt is drawn and says nothing to a router; use --router tag")
     return GenerationRequest(
         request_id=item.id,
-        prompt=item.prompt,
-        messages=item.messages,
-        token_ids=item.token_ids,
-        expert=AUTO if router == "llm" else item.expert or BASE,
-        sampling=_sampling(item, seed),
+        token_ids=tokens.draw(index, length),
+        expert=expert,
+        # the recorded length is the work that was done: an end token of random weights must not shorten it
+        sampling=replace(sampling, ignore_eos=True),
     )
 
 

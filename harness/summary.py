@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -207,7 +207,11 @@ class Headline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One run. `valid` is `False` exactly if `reasons` is not empty; `notes` do not invalidate."""
+    """One run. `valid` is `False` exactly if `reasons` is not empty; `notes` do not invalidate.
+
+    Attributes:
+        did_not_start: arms whose result is that memory does not hold them, and why.
+    """
 
     schema: str = SCHEMA
     run_id: str
@@ -221,6 +225,7 @@ class Summary:
     arms: Mapping[str, ArmSummary]
     comparison: tuple[Comparison, ...]
     methods: Mapping[str, str]
+    did_not_start: Mapping[str, str] = field(default_factory=dict)
 
 
 _SUMMARY = TypeAdapter(Summary)

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from harness import planning
 from harness.aggregation import rebuild_summary
+from harness.arms import ARMS, MODIFIERS
+from harness.cli import engine_flags
 from harness.cli.table import print_summary
 from harness.clock import MonotonicClock
 from harness.errors import UsageError
@@ -30,17 +32,25 @@ DEFAULTS = RunOptions(trace="")
 
 def run(
     trace: Annotated[str, typer.Option(help="A trace file, or the bare name of a bundled one.")],
-    arms: Annotated[str, typer.Option(help="Systems to compare, in order of running.")] = DEFAULTS.arms,
-    family: Annotated[str, typer.Option(help="A model family, by name or path.")] = DEFAULTS.family,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Systems to compare, in order of running: {', '.join(ARMS)}; each with +{' +'.join(MODIFIERS)}."
+        ),
+    ] = DEFAULTS.arms,
+    family: Annotated[
+        str, typer.Option(help="A model family, by name or path; or a shape, such as mistral-7b.")
+    ] = DEFAULTS.family,
     experts: Annotated[
         str, typer.Option(help="trace: those that the trace asks for; all; or names with commas.")
     ] = DEFAULTS.experts,
-    codec: Annotated[str, typer.Option(help="Codec of the linear weights.")] = DEFAULTS.codec,
+    codec: engine_flags.Codec = DEFAULTS.codec,
     router: Annotated[
-        str, typer.Option(help="llm lets the router choose; tag takes the trace's expert.")
+        str | None,
+        typer.Option(help="llm lets the router choose, where it could; tag takes the trace's expert."),
     ] = DEFAULTS.router,
     memory_budget: Annotated[
-        str | None, typer.Option(help="What all weights of an arm may take, such as 32MiB.")
+        str | None, typer.Option(help="What an arm may take: all weights on a CPU, everything on a GPU.")
     ] = None,
     rate_scale: Annotated[float, typer.Option(help="Replay so many times as fast.")] = DEFAULTS.rate_scale,
     seed: Annotated[int, typer.Option(help="Of sampling; 0 is a seed.")] = DEFAULTS.seed,
@@ -48,7 +58,17 @@ def run(
     drain: Annotated[
         float, typer.Option(help="Seconds to wait for answers after the last request.")
     ] = DEFAULTS.drain_s,
-    threads: Annotated[int, typer.Option(help="Threads of torch in each engine.")] = DEFAULTS.threads,
+    threads: engine_flags.Threads = DEFAULTS.threads,
+    device: engine_flags.Device = DEFAULTS.device,
+    dtype: engine_flags.Dtype = DEFAULTS.dtype,
+    policy: engine_flags.Policy = DEFAULTS.policy,
+    pin: engine_flags.Pin = DEFAULTS.pin,
+    slots: engine_flags.Slots = DEFAULTS.slots,
+    kv_tokens: engine_flags.KvTokens = DEFAULTS.kv_tokens,
+    max_rows: engine_flags.MaxRows = DEFAULTS.max_rows,
+    max_context: engine_flags.MaxContext = DEFAULTS.max_context,
+    host_budget: engine_flags.HostBudget = DEFAULTS.host_budget,
+    repeats: Annotated[int, typer.Option(help="Times that each arm runs, in the order A B B A.")] = DEFAULTS.repeats,
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     require_slo: Annotated[
         float | None, typer.Option(help="Exit with 3 unless this share of requests met their SLO in the first arm.")
@@ -72,6 +92,16 @@ def run(
         warm_up=warm_up,
         drain_s=drain,
         threads=threads,
+        device=device,
+        dtype=dtype,
+        policy=policy,
+        pin=pin,
+        slots=slots,
+        kv_tokens=kv_tokens,
+        max_rows=max_rows,
+        max_context=max_context,
+        host_budget=host_budget,
+        repeats=repeats,
     )
     check_runs_dir(runs_dir)
     console = Console(stderr=True)

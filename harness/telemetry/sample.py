@@ -26,6 +26,7 @@ class Sample:
 
     t_ns: int
     arm: str
+    repeat: int = 0
     process_rss_bytes: int | None = None
     engine_cpu_share: float | None = None
     client_rss_bytes: int | None = None

@@ -36,6 +36,7 @@ class Sampler:
     """Samples `PERIOD_S` apart while its `with` block runs, written to `path` (appended).
 
     Args:
+        arm, repeat: what is running.
         pulse: of the load generator; its zero is the samples' zero.
         pid: of the engine, `None` if it has no process of its own.
 
@@ -48,9 +49,11 @@ class Sampler:
     # processor times of the kernel advance in steps of 10 ms: shares over less are noise
     CPU_EVERY = 10
 
-    def __init__(self, path: Path, *, arm: str, pulse: Pulse, pid: int | None, gpu: GpuMonitor) -> None:
+    def __init__(self, path: Path, *, arm: str, pulse: Pulse, pid: int | None, gpu: GpuMonitor, repeat: int = 0
+    ) -> None:
         self._path = path
         self._arm = arm
+        self._repeat = repeat
         self._pulse = pulse
         self._gpu = gpu
         self._pid = pid
@@ -99,6 +102,7 @@ class Sampler:
         sample = Sample(
             t_ns=now_ns - zero_ns,
             arm=self._arm,
+            repeat=self._repeat,
             process_rss_bytes=self._engine_rss(),
             engine_cpu_share=_share(engine),
             client_rss_bytes=self._client.memory_info().rss,

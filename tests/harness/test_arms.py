@@ -1,65 +1,7 @@
-from pathlib import Path
-
 import pytest
 
-from harness.arms import ARMS, check_budget, default_budget, engine_config, parse_arms, read_files
+from harness.arms import ARMS, check_arms, parse_arms, read_files
 from harness.errors import UnknownArmError, UsageError
-from harness.prepare import DeltaSize, Prepared
-
-SIZE = DeltaSize(whole=10, linears=6, full_model=50, bits_per_weight=2.0, bits_per_weight_whole=3.0, dense=90)
-
-
-@pytest.fixture
-def prepared():
-    names = [f"e{i}" for i in range(8)]
-    return Prepared(
-        family="made",
-        base=Path("base"),
-        checkpoints={name: Path("whole") / name for name in names},
-        deltas={name: Path("delta") / name for name in names},
-        router=Path("router"),
-        domains={name: f"about {name}" for name in names},
-        tasks={name: name for name in names},
-        model_bytes=100,
-        router_bytes=70,
-        sizes=dict.fromkeys(names, SIZE),
-        codec="rtn:bits=2",
-        codec_name="rtn",
-        codec_options={"bits": 2},
-        weights_hash="x",
-    )
-
-
-def test_the_default_budget_holds_base_codes_router_and_two_dense_experts(prepared):
-    # 70 + 100 + 8 * 10 + 2 * 90
-    assert default_budget(prepared, router="llm") == 430
-    assert default_budget(prepared, router="tag") == 360
-    # beside the router, three whole models of 100 fit into the same bytes
-    assert (430 - 70) // 100 == 3
-
-
-def test_a_budget_that_holds_no_expert_is_refused_with_what_is_needed(prepared):
-    arms = parse_arms("meswitch,full-swap-disk")
-    # meswitch: 70 + 100 + 10; full swap: 70 + 100
-    check_budget(arms, prepared, router="llm", budget=180)
-    with pytest.raises(UsageError, match="meswitch needs 180 B, got 179 B"):
-        check_budget(arms, prepared, router="llm", budget=179)
-    check_budget(arms[1:], prepared, router="tag", budget=100)
-    with pytest.raises(UsageError, match="full-swap-disk needs 100 B, got 99 B"):
-        check_budget(arms[1:], prepared, router="tag", budget=99)
-
-
-def test_arms_differ_in_their_weights_alone(prepared):
-    ours, theirs = (engine_config(arm, prepared, router="llm", budget=430) for arm in ARMS.values())
-    assert (ours.weights, theirs.weights) == ("delta", "full")
-    assert ours.experts["e1"] == Path("delta/e1")
-    assert theirs.experts["e1"] == Path("whole/e1")
-    for name in ("base", "router", "scheduler", "memory_budget_bytes", "threads"):
-        assert getattr(ours, name) == getattr(theirs, name)
-
-
-def test_without_a_router_every_request_names_its_expert(prepared):
-    assert engine_config(ARMS["meswitch"], prepared, router="tag", budget=430).router is None
 
 
 def test_arms_run_in_the_order_given():
@@ -72,6 +14,51 @@ def test_unknown_repeated_and_missing_arms_are_refused():
     for text in ("", "meswitch,meswitch"):
         with pytest.raises(UsageError, match="must name each arm once"):
             parse_arms(text)
+
+
+def test_modifiers_change_buffers_and_order_and_stay_in_the_name():
+    plain, double, cached = parse_arms("full-swap-host,full-swap-host+double+grouped,full-swap-host+cached")
+    assert (plain.buffers, plain.order) == (1, "first-come")
+    assert (double.name, double.buffers, double.order) == ("full-swap-host+double+grouped", 2, "grouped")
+    # as many as the budget holds
+    assert cached.buffers is None
+    assert "the next is copied while one computes" in double.description
+
+
+@pytest.mark.parametrize("text", ["meswitch+fast", "full-swap-host+double+double", "full-swap-host+double+cached"])
+def test_unknown_repeated_and_contradicting_modifiers_are_refused(text):
+    with pytest.raises(UnknownArmError, match="there may be double, cached, grouped, each once"):
+        parse_arms(text)
+
+
+@pytest.mark.parametrize("text", ["meswitch+double", "all-resident+cached", "merged+double"])
+def test_only_arms_that_swap_have_buffers_to_choose(text):
+    with pytest.raises(UnknownArmError, match="is for arms that swap whole models"):
+        parse_arms(text)
+
+
+def test_an_arm_that_needs_a_gpu_says_so_on_a_cpu():
+    arms = parse_arms("full-swap-host")
+    check_arms(arms, device="cuda", experts=["a", "b"])
+    with pytest.raises(
+        UsageError, match=r"full-swap-host keeps whole models outside .+ it needs --device cuda, got cpu"
+    ):
+        check_arms(arms, device="cpu", experts=["a", "b"])
+
+
+def test_the_floor_has_one_expert():
+    arms = parse_arms("merged")
+    check_arms(arms, device="cpu", experts=["a"])
+    with pytest.raises(UsageError, match="merged serves one expert only, got 2"):
+        check_arms(arms, device="cpu", experts=["a", "b"])
+
+
+def test_the_state_of_the_page_cache_is_the_arms_own():
+    assert ARMS["full-swap-disk"].page_cache("cuda").startswith("warm")
+    assert ARMS["full-swap-disk-cold"].page_cache("cuda").startswith("bypassed")
+    assert ARMS["full-swap-host"].page_cache("cuda").startswith("not used")
+    # a CPU engine has no pinned memory: it reads files
+    assert ARMS["all-resident"].page_cache("cpu").startswith("warm")
 
 
 def test_files_are_read_whole(tmp_path):

@@ -48,7 +48,7 @@ def planned(monkeypatch, make_trace, make_stats):
                     options["plan"], clock, busy_ns=options["busy_ns"], stats=make_stats(base=2**20)
                 ),
             )
-            for name in asked.arms.split(",")
+            for name in (asked.arms or "meswitch,full-swap-disk").split(",")
         ]
         manifest = Manifest(
             run_id="the-run",

@@ -53,7 +53,7 @@ def compare(ours, theirs):
         name="", description="", order=0, page_cache="", config={}, warm_up_requests=0, started="now"
     )
     return compare_arms(
-        "ours", "theirs", records, {arm: summarise_arm(rs, [], manifest) for arm, rs in records.items()}
+        "ours", "theirs", records, {arm: summarise_arm(rs, [], [manifest]) for arm, rs in records.items()}
     )
 
 

@@ -38,6 +38,7 @@ def answered(monkeypatch):
             codec_name=request.codec.partition(":")[0],
             codec_options={},
             weights_hash=request.family + "-weights",
+            vocabulary=256,
         )
 
     def answer_unit(job):
