@@ -20,11 +20,17 @@ PACKAGES = ("meswitch", "torch", "transformers", "triton", "tokenizers", "safete
 SECRET = re.compile(r"(token|secret|password|passwd|api[-_]?key|credential)", re.IGNORECASE)
 
 
-def collect_provenance(gpu: GpuMonitor) -> dict[str, object]:
-    """Plain values for a manifest; what cannot be known is `None`. Nothing of the environment is copied."""
+def collect_provenance(gpu: GpuMonitor, *, commit: str | None = None) -> dict[str, object]:
+    """Plain values for a manifest; what cannot be known is `None`. Nothing of the environment is copied.
+
+    Args:
+        gpu: that is used.
+        commit: of the code, as a user says it where it is not a git checkout.
+    """
     state = gpu.state()
+    said = None if commit is None else {"commit": commit, "dirty": None}
     return {
-        "git": _git(Path(__file__).resolve().parent),
+        "git": _git(Path(__file__).resolve().parent) or said,
         "machine": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),

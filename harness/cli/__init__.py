@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from harness.cli.decode import decode as decode_
 from harness.cli.environment import environment
 from harness.cli.policies import policies as policies_
 from harness.cli.quality import quality as quality_
@@ -36,6 +37,7 @@ app = typer.Typer(
     help="Measure the serving of many experts: replay traces, compare with swapping whole models, report.",
 )
 app.command(name="run")(run_)
+app.command(name="decode")(decode_)
 app.command(name="report")(report_)
 app.command(name="selftest")(selftest_)
 app.command(name="env")(environment)

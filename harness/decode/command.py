@@ -1,0 +1,101 @@
+"""From what a user asks to a table of decode steps: checked before any work, printed as it grows."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from harness.cuda_timing import time_block
+from harness.decode.case import DecodeCase
+from harness.decode.floor import whole_models_read_bytes
+from harness.decode.measure import COLUMNS, KEY, MeasureInputs, measure_decode, missing_groups
+from harness.decode.options import DecodeOptions
+from harness.decode.rig import Layouts, build_decode, decode_layouts, plan_decode
+from harness.errors import UsageError
+from harness.flat_table import FlatRow, FlatTable
+from harness.provenance import collect_provenance
+from harness.telemetry import open_gpu
+from meswitch.codecs import format_spec, parse_codec
+from meswitch.config import DeviceConfig
+from meswitch.cuda.availability import check_device
+from meswitch.families import ShapeFamily, load_shape_family
+from meswitch_kernels.timing import read_bandwidth
+
+__all__ = ["format_row", "run_decode", "whole_models_line"]
+
+
+def run_decode(options: DecodeOptions, path: Path | None, *, commit: str | None, say: Callable[[str], None]) -> None:
+    """Measure what `path` lacks of the options' cases. Prints the memory plan, then a line a case.
+
+    Raises:
+        HarnessError, MeswitchError: the options cannot be measured here: no GPU, no room, no such shape or codec.
+    """
+    family = load_shape_family(options.family)
+    check_window(family, options)
+    layouts = decode_layouts(family, options)
+    linear = parse_codec(options.synthetic.linear)
+    codec = format_spec(linear.name, linear.options)
+    table = FlatTable(path, columns=COLUMNS, key=KEY)
+    groups = missing_groups(options, table, family=family.name, codec=codec)
+    if not groups:
+        say(f"all rows are in {path}")
+        return
+    check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
+    device = torch.device("cuda", options.index)
+    torch.cuda.set_device(device)
+    for line in plan_decode(family, options, layouts, device).lines():
+        say(line)
+    gpu = open_gpu(options.index)
+    try:
+        # before the weights take the memory that it reads
+        bandwidth = read_bandwidth()
+        torch.cuda.empty_cache()
+        inputs = MeasureInputs(
+            family=family.name,
+            codec=codec,
+            options=options,
+            layouts=layouts,
+            read_bandwidth=bandwidth,
+            time_block=time_block,
+            gpu=gpu,
+            provenance=collect_provenance(gpu, commit=commit),
+        )
+        say(f"{gpu.description}: read bandwidth {bandwidth / 1e12:.3f} TB/s; {whole_models_line(layouts, inputs)}")
+        with torch.inference_mode():
+            for row in measure_decode(build_decode(family, options, layouts, device), inputs, groups, table):
+                say(format_row(row))
+    finally:
+        gpu.close()
+
+
+def check_window(family: ShapeFamily, options: DecodeOptions) -> None:
+    """Nothing, if attention never has to forget a position that a case reads.
+
+    Raises:
+        UsageError: it would have to.
+    """
+    window = family.shape.window
+    if window is not None and options.cache_tokens > window:
+        raise UsageError(
+            f"--context and --replays together must be at most the sliding window of {family.name}, {window}, "
+            f"got {options.cache_tokens}"
+        )
+
+
+def whole_models_line(layouts: Layouts, inputs: MeasureInputs) -> str:
+    """What a step of the largest case would take at least if every expert were a whole model."""
+    case = max(inputs.options.cases, key=lambda case: (case.E, case.B))
+    return _whole_models(case, whole_models_read_bytes(case, layouts.whole) / inputs.read_bandwidth * 1e3)
+
+
+def _whole_models(case: DecodeCase, floor_ms: float) -> str:
+    return f"{case.B} rows of {max(case.E, 1)} whole models would take at least {floor_ms:.1f} ms a step"
+
+
+def format_row(row: FlatRow) -> str:
+    """One case on a line."""
+    return (
+        f"B {row['B']:>3} E {row['E']:>3} context {row['context']:>5}  {row['step_ms']:7.3f} ms "
+        f"[{row['step_ms_low']:.3f}, {row['step_ms_high']:.3f}]  floor {row['floor_ms']:6.3f} ms, "
+        f"{row['ratio_to_floor']:.2f} x; base alone {row['base_only_ms']:.3f} ms"
+    )

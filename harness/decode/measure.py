@@ -1,0 +1,136 @@
+"""Measures decode steps case by case: groups of the same rows and context, interleaved, into a table that resumes."""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+
+from harness.decode.case import DecodeCase
+from harness.decode.floor import step_read_bytes, whole_models_read_bytes
+from harness.decode.options import DecodeOptions
+from harness.decode.rig import Layouts, Rig
+from harness.flat_table import FlatRow, FlatTable
+from harness.results import to_json_value
+from harness.telemetry import GpuMonitor
+
+__all__ = ["COLUMNS", "KEY", "BlockTimer", "MeasureInputs", "measure_decode", "missing_groups", "row_key"]
+
+COLUMNS = (
+    "family", "codec", "B", "E", "context", "step_ms", "step_ms_low", "step_ms_high", "floor_ms", "ratio_to_floor",
+    "base_only_ms",
+)  # fmt: skip
+"""The columns of a row, in order."""
+
+KEY = ("family", "codec", "B", "E", "context")
+
+BlockTimer = Callable[[Callable[[], None], int], float]
+"""Milliseconds that a number of calls take on the device, all together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureInputs:
+    """What a measurement is made of.
+
+    Attributes:
+        family: its name, as rows show it.
+        codec: of the linears, with all options.
+        options: what to measure.
+        layouts: of base and experts.
+        read_bandwidth: bytes per second, measured in this run.
+        time_block: times a number of steps.
+        gpu: whose clocks go into the raw records.
+        provenance: goes into each of them, too.
+    """
+
+    family: str
+    codec: str
+    options: DecodeOptions
+    layouts: Layouts
+    read_bandwidth: float
+    time_block: BlockTimer
+    gpu: GpuMonitor
+    provenance: Mapping[str, object]
+
+
+def row_key(case: DecodeCase, *, family: str, codec: str) -> dict[str, str | int | None]:
+    """What tells the case's row apart; a step of the base alone has no codec."""
+    return {"family": family, "codec": codec if case.E else None, "B": case.B, "E": case.E, "context": case.context}
+
+
+def missing_groups(
+    options: DecodeOptions, table: FlatTable, *, family: str, codec: str
+) -> list[tuple[DecodeCase, ...]]:
+    """The cases to measure, in groups of the same rows and context; a group that lacks one row is measured anew."""
+
+    def rows(case: DecodeCase) -> tuple[int, int]:
+        return case.context, case.B
+
+    groups = [tuple(group) for _, group in groupby(sorted(options.cases, key=rows, reverse=True), key=rows)]
+    return [g for g in groups if any(row_key(case, family=family, codec=codec) not in table for case in g)]
+
+
+def measure_decode(
+    rig: Rig, inputs: MeasureInputs, groups: Iterable[Sequence[DecodeCase]], table: FlatTable
+) -> Iterable[FlatRow]:
+    """Measure each group and keep its rows; yields them as they come."""
+    for group in groups:
+        before = inputs.gpu.state()
+        samples = _interleave(rig, group, inputs.options, inputs.time_block)
+        rows = [_row(case, samples, inputs) for case in group]
+        table.add(rows, raw=_raw(group, samples, inputs, before))
+        yield from rows
+
+
+def _interleave(
+    rig: Rig, group: Sequence[DecodeCase], options: DecodeOptions, time_block: BlockTimer
+) -> dict[DecodeCase, list[float]]:
+    """Milliseconds of a step in each repeat; the cases take turns, forward and backward."""
+    samples: dict[DecodeCase, list[float]] = {case: [] for case in group}
+    for repeat in range(options.repeats):
+        for case in group if repeat % 2 == 0 else tuple(reversed(group)):
+            step = rig.load(case, steps=options.replays)
+            samples[case].append(time_block(step, options.replays) / options.replays)
+    return samples
+
+
+def _row(case: DecodeCase, samples: Mapping[DecodeCase, Sequence[float]], inputs: MeasureInputs) -> FlatRow:
+    step_ms = statistics.median(samples[case])
+    floor_ms = _milliseconds(step_read_bytes(case, inputs.layouts.whole, inputs.layouts.slot), inputs)
+    return {
+        **row_key(case, family=inputs.family, codec=inputs.codec),
+        "step_ms": step_ms,
+        "step_ms_low": min(samples[case]),
+        "step_ms_high": max(samples[case]),
+        "floor_ms": floor_ms,
+        "ratio_to_floor": step_ms / floor_ms,
+        "base_only_ms": statistics.median(samples[case.base_only]),
+    }
+
+
+def _raw(
+    group: Sequence[DecodeCase],
+    samples: Mapping[DecodeCase, Sequence[float]],
+    inputs: MeasureInputs,
+    before: object,
+) -> dict[str, object]:
+    whole = inputs.layouts.whole
+    return {
+        "provenance": inputs.provenance,
+        "options": to_json_value({**asdict(inputs.options), "cases": [asdict(case) for case in group]}),
+        "read_bandwidth_bytes_per_s": inputs.read_bandwidth,
+        "gpu_state_before": to_json_value(before),
+        "gpu_state_after": to_json_value(inputs.gpu.state()),
+        "cases": [
+            {
+                **row_key(case, family=inputs.family, codec=inputs.codec),
+                "step_ms": list(samples[case]),
+                "read_bytes": step_read_bytes(case, whole, inputs.layouts.slot),
+                "whole_models_floor_ms": _milliseconds(whole_models_read_bytes(case, whole), inputs),
+            }
+            for case in group
+        ],
+    }
+
+
+def _milliseconds(nbytes: int, inputs: MeasureInputs) -> float:
+    return nbytes / inputs.read_bandwidth * 1e3
