@@ -22,7 +22,7 @@ class RunningRow(Protocol):
 
     @property
     def weights(self) -> Any:
-        """The lease of its expert, which knows its `vocabulary`."""
+        """The lease of its expert."""
 
 
 class RunningBatch(Protocol):

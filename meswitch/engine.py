@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def _cuda_parts(
         pool=parts.pool,
         batch=parts.batch,
         kv_bytes=parts.plan.kv_bytes,
-        memory_plan=parts.plan.as_bytes(),
+        memory_plan=asdict(parts.plan),
         close=parts.close,
     )
 

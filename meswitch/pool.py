@@ -18,7 +18,15 @@ from meswitch.policies import new_policy
 from meswitch.store import ExpertStore, Loaded, LoadFailed, Source
 from meswitch.weights import DeltaWeights, ExpertWeights, WholeModel, formed_bytes
 
-__all__ = ["DeltaPool", "Pool", "WholePool"]
+__all__ = ["DeltaPool", "Leased", "Pool", "WholePool"]
+
+
+class Leased(Protocol):
+    """The weights of one expert, in the form that the batch of the same device computes with."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the expert's embedding."""
 
 
 class Pool(Protocol):
@@ -57,7 +65,7 @@ class Pool(Protocol):
     def poll(self) -> Sequence[Loaded | LoadFailed]:
         """Switches that ended since the last call."""
 
-    def lease(self, expert: str) -> ExpertWeights:
+    def lease(self, expert: str) -> Leased:
         """The weights of a resident expert, which stays until `release`."""
 
     def release(self, expert: str) -> None:

@@ -103,6 +103,7 @@ class CudaBatch:
     def settle(self) -> None:
         """Nothing: rows never move."""
 
+    @torch.inference_mode()
     def decode(self) -> list[tuple[CudaRow, int | None]]:
         """The next token of each row that has one; `None` where its expert's logits are no numbers."""
         launched = [(runner, list(rows)) for runner, rows in self._running.items() if rows]

@@ -16,10 +16,10 @@ from meswitch.core import BASE
 from meswitch.cuda.availability import check_device
 from meswitch.cuda.base_weights import random_base, read_base
 from meswitch.cuda.batch import CudaBatch
-from meswitch.cuda.code_shapes import layout_of
 from meswitch.cuda.decoder import Decoder, rotary_tables
 from meswitch.cuda.decoder_shape import DecoderShape, decoder_shape
 from meswitch.cuda.delta_image import DeltaImageSource
+from meswitch.cuda.expert_layout import layout_of
 from meswitch.cuda.image import ImageSource
 from meswitch.cuda.kv_cache import KvCache, kv_bytes
 from meswitch.cuda.memory_plan import MemoryPlan, context_bytes, plan_memory, workspace_bytes
@@ -28,7 +28,7 @@ from meswitch.cuda.pool import CudaPool
 from meswitch.cuda.slot_layout import SlotLayout
 from meswitch.cuda.slots import SlotArena
 from meswitch.cuda.step_runner import StepRunner
-from meswitch.cuda.synthetic_image import SyntheticImageSource, SyntheticWholeSource, shared, synthetic_layout
+from meswitch.cuda.synthetic_image import SyntheticImageSource, SyntheticWholeSource, shared_sources, synthetic_layout
 from meswitch.cuda.whole_image import WholeImageSource
 from meswitch.cuda.whole_layout import WholeLayout, WholeWeights, whole_layout
 from meswitch.cuda.whole_pool import WholeCudaPool
@@ -118,8 +118,8 @@ class _Builder:
         """Of matrices and activations."""
         return DTYPES[self.config.device.dtype]
 
-    def plan(self, *, base_bytes: int, slot_bytes: int, wanted: int) -> MemoryPlan:
-        """The memory plan of so many slots, or of as many as fit."""
+    def plan(self, *, base_bytes: int, slot_bytes: int, wanted: int, least: int) -> MemoryPlan:
+        """The memory plan of the wanted slots, or of as many as fit but not fewer than `least`."""
         limits, chunk = self.limits, self.config.device.prefill_chunk_tokens
         return plan_memory(
             self.config.memory_budget_bytes,
@@ -128,9 +128,14 @@ class _Builder:
             wanted_slots=wanted,
             kv_bytes=kv_bytes(self.shape, rows=limits.max_rows, tokens=limits.max_context_tokens, dtype=self.dtype),
             workspace_bytes=workspace_bytes(
-                self.shape, dtype=self.dtype, max_rows=limits.max_rows, chunk_tokens=chunk
+                self.shape,
+                dtype=self.dtype,
+                max_rows=limits.max_rows,
+                chunk_tokens=chunk,
+                context_tokens=limits.max_context_tokens,
             ),
             context_bytes=self.context,
+            least_slots=max(1, least, len(self.config.store.pinned)),
         )
 
     def cache(self) -> KvCache:
@@ -149,9 +154,7 @@ class _Builder:
         rotary = rotary_tables(self.base_config, positions=cache.tokens, device=self.device)
         decoder = Decoder(self.shape, weights, slots, cache, rotary)
         device = self.config.device
-        runner = StepRunner(
-            decoder, max_rows=self.limits.max_rows, device=self.device, use_graphs=device.use_graphs
-        )
+        runner = StepRunner(decoder, max_rows=self.limits.max_rows, device=self.device, use_graphs=device.use_graphs)
         with torch.inference_mode():
             decoder.warm_up(chunk_tokens=min(device.prefill_chunk_tokens, cache.tokens))
             runner.warm_up()
@@ -180,8 +183,9 @@ def _delta_parts(builder: _Builder) -> tuple[CudaPool, CudaBatch, MemoryPlan]:
     config = builder.config
     layout, sources = _delta_sources(builder)
     whole = whole_layout(builder.shape, builder.dtype)
-    wanted = len(sources) if config.device.slots is None else config.device.slots
-    plan = builder.plan(base_bytes=whole.nbytes, slot_bytes=layout.nbytes, wanted=max(1, wanted))
+    asked = config.device.slots
+    wanted = max(1, len(sources)) if asked is None else asked
+    plan = builder.plan(base_bytes=whole.nbytes, slot_bytes=layout.nbytes, wanted=wanted, least=asked or 1)
     base = _base(builder, whole)
     slots = SlotArena(layout, slots=plan.slots, device=builder.device)
     runner = builder.runner(base, slots, builder.cache())
@@ -202,7 +206,9 @@ def _delta_sources(builder: _Builder) -> tuple[SlotLayout, dict[str, ImageSource
     if config.synthetic is not None:
         layout, seed = synthetic_layout(config.synthetic, builder.shape), config.synthetic.seed
         images = config.synthetic.host_images
-        return layout, shared(names, lambda name: SyntheticImageSource(layout, seed=seed, name=name), images)
+        return layout, shared_sources(
+            names, lambda name: SyntheticImageSource(layout, seed=seed, name=name), images=images
+        )
     directories = {name: open_delta(path, verify=False) for name, path in config.experts.items()}
     identity = base_identity(config.base)
     for path, directory in directories.items():
@@ -230,8 +236,9 @@ def _base(builder: _Builder, layout: WholeLayout) -> WholeWeights:
 def _whole_parts(builder: _Builder) -> tuple[WholeCudaPool, CudaBatch, MemoryPlan]:
     config, layout = builder.config, whole_layout(builder.shape, builder.dtype)
     sources = _whole_sources(builder, layout)
-    wanted = len(sources) if config.device.model_buffers is None else config.device.model_buffers
-    plan = builder.plan(base_bytes=0, slot_bytes=layout.nbytes, wanted=wanted)
+    asked = config.device.model_buffers
+    wanted = len(sources) if asked is None else asked
+    plan = builder.plan(base_bytes=0, slot_bytes=layout.nbytes, wanted=wanted, least=asked or 1)
     cache = builder.cache()
     buffers = [
         WholeWeights(layout, torch.zeros(layout.nbytes, dtype=torch.uint8, device=builder.device))
@@ -255,10 +262,10 @@ def _whole_sources(builder: _Builder, layout: WholeLayout) -> dict[str, ImageSou
     paths: dict[str, Path] = {BASE: config.base, **config.experts}
     if config.synthetic is not None:
         seed = config.synthetic.seed
-        return shared(
+        return shared_sources(
             tuple(paths),
             lambda name: SyntheticWholeSource(layout, seed=seed, name=name),
-            config.synthetic.host_images,
+            images=config.synthetic.host_images,
         )
     direct = config.device.model_source == "disk-cold"
     return {name: WholeImageSource(path, layout, direct=direct) for name, path in paths.items()}
