@@ -19,7 +19,7 @@ from meswitch.cuda.whole_layout import WholeLayout
 
 __all__ = ["SyntheticImageSource", "SyntheticWholeSource", "shared_sources", "synthetic_layout"]
 
-DRAWN = (1 << 24) - 3
+DRAWN = (1 << 22) - 3
 """Numbers drawn at once; odd, so that no two layers get the same ones."""
 
 STEP = 2e-4
@@ -147,4 +147,5 @@ def _repeat(target: torch.Tensor, drawn: torch.Tensor) -> None:
 
 
 def _own_seed(seed: int, name: str) -> int:
-    return (seed << 32 | zlib.crc32(name.encode())) % (1 << 63)
+    # the generator looks at 32 bits only
+    return zlib.crc32(f"{seed} {name}".encode())

@@ -1,0 +1,78 @@
+"""Slots are alike, so experts that store differently are refused by name before an engine starts."""
+
+from pathlib import Path
+
+import pytest
+
+from meswitch.cuda.expert_layout import layout_of
+from meswitch.cuda.slot_layout import CodeShape
+from meswitch.errors import UnsupportedModelError
+from tests.meswitch.cuda.delta_experts import make_base, make_delta, opened, shape_of
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base") / "base", num_hidden_layers=1)
+
+
+def test_experts_of_equal_bits_and_channels_share_a_layout(base: Path, tmp_path: Path) -> None:
+    experts = {
+        "rounded": make_delta(base, tmp_path / "rounded", linear="rtn:bits=2", embedding="rtn:bits=8"),
+        "solved": make_delta(base, tmp_path / "solved", linear="gptq:bits=2", embedding="rtn:bits=8,step=mse"),
+        "plain": make_delta(base, tmp_path / "plain", linear="salient:bits=2,channels=0", embedding="gptq:bits=8"),
+    }
+    layout = layout_of({name: opened(path) for name, path in experts.items()}, shape_of(base))
+    assert layout.linear_code == CodeShape(bits=2, salient=0)
+    assert layout.embedding.code == CodeShape(bits=8, salient=0)
+    assert layout.head is not None
+    assert layout.head.code == CodeShape(bits=8, salient=0)
+
+
+def test_signs_are_codes_of_one_bit(base: Path, tmp_path: Path) -> None:
+    delta = make_delta(base, tmp_path / "signs", linear="bitdelta", embedding="bitdelta", head="bitdelta")
+    layout = layout_of({"signs": opened(delta)}, shape_of(base))
+    assert layout.linear_code == CodeShape(bits=1, salient=0)
+
+
+def test_an_engine_without_experts_has_the_smallest_slots(base: Path) -> None:
+    assert layout_of({}, shape_of(base)).linear_code == CodeShape(bits=1, salient=0)
+
+
+def test_an_expert_that_stores_otherwise_is_named_with_what_to_do(base: Path, tmp_path: Path) -> None:
+    first = opened(make_delta(base, tmp_path / "first", linear="salient:bits=2,channels=8"))
+    other = opened(make_delta(base, tmp_path / "other", linear="salient:bits=2,channels=4"))
+    with pytest.raises(UnsupportedModelError) as error:
+        layout_of({"first": first, "other": other}, shape_of(base))
+    assert "first has --linear salient:bits=2,channels=8" in str(error.value)
+    assert "other has salient:bits=2,channels=4" in str(error.value)
+    assert "compress other again with --linear salient:bits=2,channels=8" in str(error.value)
+
+
+def test_a_codec_that_no_kernel_covers_is_named_with_its_parameter(base: Path, tmp_path: Path) -> None:
+    dense = opened(make_delta(base, tmp_path / "dense", embedding="dense"))
+    message = "dense: model.embed_tokens.weight: on CUDA a codec must be one of .*, got dense; .* --embedding"
+    with pytest.raises(UnsupportedModelError, match=message):
+        layout_of({"dense": dense}, shape_of(base))
+
+
+def test_an_expert_with_more_tokens_than_the_base_is_refused(base: Path, tmp_path: Path) -> None:
+    grown = opened(make_delta(base, tmp_path / "grown", expert={"vocabulary": 42}))
+    with pytest.raises(UnsupportedModelError, match=r"grown: .* model.embed_tokens.weight has 2 rows more"):
+        layout_of({"grown": grown}, shape_of(base))
+
+
+def test_an_expert_with_a_head_of_its_own_is_refused_where_the_base_has_none(base: Path, tmp_path: Path) -> None:
+    delta = opened(make_delta(base, tmp_path / "own"))
+    with pytest.raises(
+        UnsupportedModelError, match="own: .* the expert has a head of its own, the base's head is tied"
+    ):
+        layout_of({"own": delta}, shape_of(base, tied=True))
+
+
+def test_an_expert_with_a_tied_head_is_refused_where_the_base_has_its_own(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "tied", num_hidden_layers=1, tie_word_embeddings=True)
+    delta = opened(make_delta(base, tmp_path / "expert"))
+    with pytest.raises(
+        UnsupportedModelError, match="expert: .* its head tied to its embedding, the base's head is not"
+    ):
+        layout_of({"expert": delta}, shape_of(base, tied=False))

@@ -1,0 +1,62 @@
+"""Images of host memory are made once, handed out and taken back; what the system refuses is said with its bytes."""
+
+import mmap
+
+import pytest
+import torch
+
+from meswitch.cuda.pinned import PinnedArena
+from meswitch.errors import CapacityError
+from tests.meswitch.cuda.delta_experts import CPU
+
+
+def test_images_are_apart_aligned_and_of_the_size_asked_for() -> None:
+    arena = PinnedArena(1000, images=3, device=CPU)
+    assert arena.nbytes == 3000
+    assert arena.image_bytes == 1000
+    for i, image in enumerate(arena.images):
+        assert image.shape == (1000,)
+        assert image.dtype == torch.uint8
+        assert image.data_ptr() % mmap.PAGESIZE == 0
+        image.fill_(i)
+    assert [image.unique().tolist() for image in arena.images] == [[0], [1], [2]]
+
+
+def test_an_image_is_taken_once_until_it_is_given_back() -> None:
+    arena = PinnedArena(16, images=2, device=CPU)
+    first, second = arena.take(), arena.take()
+    assert first.data_ptr() != second.data_ptr()
+    assert arena.free == 0
+    arena.give(first)
+    assert arena.free == 1
+    assert arena.take().data_ptr() == first.data_ptr()
+
+
+def test_an_arena_may_be_empty() -> None:
+    arena = PinnedArena(16, images=0, device=CPU)
+    assert arena.nbytes == 0
+    assert arena.free == 0
+
+
+def test_more_than_the_machine_can_address_is_a_named_error() -> None:
+    with pytest.raises(CapacityError, match=f"host memory must hold {1 << 60} bytes more"):
+        PinnedArena(1 << 60, images=1, device=CPU)
+
+
+def test_closing_twice_does_nothing() -> None:
+    arena = PinnedArena(16, images=1, device=CPU)
+    arena.close()
+    arena.close()
+
+
+@pytest.mark.gpu
+def test_pinned_images_copy_without_the_host_waiting() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    arena = PinnedArena((8 << 20) + 5, images=2, device=device)
+    assert all(image.is_pinned() for image in arena.images)
+    arena.images[1].fill_(7)
+    on_device = arena.images[1].to(device, non_blocking=True)
+    torch.cuda.synchronize()
+    assert bool((on_device == 7).all())
+    arena.close()
+    assert not any(image.is_pinned() for image in arena.images)
