@@ -52,6 +52,13 @@ def magnitude(b_x):
 
 
 @jit
+def _digit(b_v):
+    """The lowest signed byte, and what remains above it."""
+    b_d = (b_v << 24) >> 24
+    return b_d, (b_v - b_d) >> 8
+
+
+@jit
 def store_slices(
     b_x,  # [BC] float32, elements i_c * BC and on; 0 beyond K
     top,  # of the whole row
@@ -74,17 +81,19 @@ def store_slices(
         tl.store(inverse + i_m, tl.where(top >= 0x7F800000, float("nan"), unit))
     # what is not finite has no integer; the unit already marks its row
     b_v = (tl.where(tl.abs(b_x) < float("inf"), b_x, 0.0) * scale).to(tl.int32)
+    b_0, b_v = _digit(b_v)
+    b_1, b_v = _digit(b_v)
+    b_2, b_3 = _digit(b_v)
+    # [BC, 4]: all bytes of an element together, so that they change places once
+    b_d = tl.reshape(tl.join(tl.join(b_0, b_2), tl.join(b_1, b_3)), (BC, 4))
+    o_t = tl.arange(0, 4)
+    tl.store(sums + (i_m * tl.num_programs(1) + i_c) * 4 + o_t, tl.sum(b_d, axis=0))
     # byte 4j + q of a block of 64 holds, at position p, the element j + 2 * BITS * (q * P + p)
-    b_v = tl.permute(tl.reshape(b_v, (BC // 64, 4, P, 2 * BITS)), (2, 0, 3, 1))
-    b_v = tl.reshape(b_v, (P, BC // P))
+    b_d = tl.reshape(b_d.to(tl.int8), (BC // 64, 4, P, 2 * BITS, 4))
+    b_d = tl.reshape(tl.permute(b_d, (4, 2, 0, 3, 1)), (4 * P, BC // P))
     o_b = i_c * (BC // P) + tl.arange(0, BC // P)
-    i_s = slices + i_m * 4 * P * KB + tl.arange(0, P)[:, None] * KB + o_b[None, :]
-    m_s = (o_b < KB)[None, :]
-    for t in tl.static_range(4):
-        b_d = (b_v << 24) >> 24
-        b_v = (b_v - b_d) >> 8
-        tl.store(i_s + t * P * KB, b_d.to(tl.int8), mask=m_s)
-        tl.store(sums + (i_m * tl.num_programs(1) + i_c) * 4 + t, tl.sum(tl.sum(b_d, axis=1), axis=0))
+    i_s = slices + (i_m * 4 * P + tl.arange(0, 4 * P))[:, None] * KB + o_b[None, :]
+    tl.store(i_s, b_d, mask=(o_b < KB)[None, :])
 
 
 @jit

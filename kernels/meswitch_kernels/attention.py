@@ -19,7 +19,10 @@ __all__ = ["decode_attention"]
 MAX_SHARED = 16
 """Most query heads that share a key head."""
 
-_BT = 64
+# measured on an H100: docs/kernels/step.md
+_PROGRAMS = 128
+_BT, _WARPS, _STAGES = 64, 4, 2
+_JOINED, _JOIN_WARPS = 2048, 8
 _WIDTHS = (16, 32, 64, 128, 256)
 
 
@@ -102,20 +105,26 @@ def _split_kernel(
 
 
 @jit
-def _join(y, parts, weights, i_b, i_c, used, H, SPLITS: tl.constexpr, D: tl.constexpr, BH: tl.constexpr):
-    """The chunk `i_c` of BH heads of row `i_b`, `[BH * D]`; zeros where no split was used."""
-    o_h = i_c * BH + tl.arange(0, BH)
-    o_s = tl.arange(0, SPLITS)
-    i_p = (i_b * H + o_h)[:, None] * SPLITS + o_s[None, :]
-    m_p = (o_h < H)[:, None] & (o_s < used)[None, :]
-    b_w = tl.load(weights + i_p, mask=m_p, other=float("-inf"))
-    b_part = tl.load(parts + i_p[:, :, None] * D + tl.arange(0, D)[None, None, :], mask=m_p[:, :, None], other=0.0)
-    b_top = tl.max(b_w, axis=1)
+def _join(y, parts, weights, i_b, first, used, H, SPLITS: tl.constexpr, D: tl.constexpr, BH: tl.constexpr):
+    """The heads `[first, first + BH)` of row `i_b`, `[BH, D]`; zeros where no split was used."""
+    o_h = first + tl.arange(0, BH)
+    i_p = (i_b * H + o_h) * SPLITS
+    # every split's part is asked for before the first is used; a thread adds its own elements, in order
+    b_top = tl.full([BH], float("-inf"), tl.float32)
+    for s in tl.static_range(SPLITS):
+        b_w = tl.load(weights + i_p + s, mask=o_h < tl.where(s < used, H, 0), other=float("-inf"))
+        b_top = tl.maximum(b_top, b_w)
     # a row that is not in use has no split, no maximum and no sum
-    b_w = tl.exp2(b_w - tl.where(b_top == float("-inf"), 0.0, b_top)[:, None])
-    b_sum = tl.sum(b_w, axis=1)
-    b_y = tl.sum(b_part * b_w[:, :, None], axis=1) / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
-    return tl.reshape(b_y, (BH * D,)).to(y.dtype.element_ty)
+    b_top = tl.where(b_top == float("-inf"), 0.0, b_top)
+    b_sum = tl.zeros([BH], tl.float32)
+    b_acc = tl.zeros([BH, D], tl.float32)
+    for s in tl.static_range(SPLITS):
+        m_h = o_h < tl.where(s < used, H, 0)
+        b_w = tl.exp2(tl.load(weights + i_p + s, mask=m_h, other=float("-inf")) - b_top)
+        b_part = tl.load(parts + (i_p + s)[:, None] * D + tl.arange(0, D)[None, :], mask=m_h[:, None], other=0.0)
+        b_sum += b_w
+        b_acc += b_part * b_w[:, None]
+    return (b_acc / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]).to(y.dtype.element_ty)
 
 
 @jit
@@ -133,6 +142,7 @@ def _join_kernel(
     SPLITS: tl.constexpr,
     D: tl.constexpr,
     BH: tl.constexpr,
+    BR: tl.constexpr,
     BT: tl.constexpr,
     BITS: tl.constexpr,
     EARLY: tl.constexpr,
@@ -144,15 +154,15 @@ def _join_kernel(
     i_c = tl.program_id(1)
     start, length, span = _extent(lengths, i_b, window, SPLITS, BT)
     used = tl.cdiv(length - start, tl.maximum(span, 1))
+    b_y = tl.reshape(_join(y, parts, weights, i_b, i_c * BH, used, H, SPLITS, D, BH), (BH * D,))
     o_y = i_c * BH * D + tl.arange(0, BH * D)
-    b_y = _join(y, parts, weights, i_b, i_c, used, H, SPLITS, D, BH)
     tl.store(y + i_b * H * D + o_y, b_y, mask=o_y < H * D)
     if BITS > 0:
-        b_top = tl.zeros([BH * D], dtype=tl.int32)
-        for c in range(0, (H + BH - 1) // BH):
-            b_other = _join(y, parts, weights, i_b, c, used, H, SPLITS, D, BH)
+        b_top = tl.zeros([BR, D], dtype=tl.int32)
+        for h in range(0, H, BR):
+            b_other = _join(y, parts, weights, i_b, h, used, H, SPLITS, D, BR)
             b_top = tl.maximum(b_top, magnitude(b_other.to(tl.float32)))
-        top = tl.max(b_top, axis=0)
+        top = tl.max(tl.max(b_top, axis=1), axis=0)
         store_slices(b_y.to(tl.float32), top, slices, sums, inverse, i_b, i_c, KB, BITS, BH * D)
 
 
@@ -188,7 +198,7 @@ def decode_attention(
     (B, H, D), G = q.shape, keys.shape[1]
     y = torch.empty(B, H * D, dtype=q.dtype, device=q.device)
     sliced = None if bits is None else empty_slices(y, bits=bits)
-    splits = min(32, max(8, 128 // triton.next_power_of_2(G)))
+    splits = min(32, max(8, _PROGRAMS // triton.next_power_of_2(G)))
     parts = torch.empty(B, H, splits, D, dtype=torch.float32, device=q.device)
     weights = torch.empty(B, H, splits, dtype=torch.float32, device=q.device)
     early = supports_early_launch(q)
@@ -197,15 +207,15 @@ def decode_attention(
             parts, weights, q, keys, values, rows, lengths, q.stride(0), q.stride(1), *keys.stride()[:3],
             *values.stride()[:3], window or 0, scale / math.log(2), H=H, SHARED=H // G, SPLITS=splits, D=D, BH=16,
             BT=_BT, PRECISION="ieee" if q.dtype == torch.float32 else None, EARLY=early,
-            enable_fp_fusion=True, num_warps=4, num_stages=2, **early_launch(q),
+            enable_fp_fusion=True, num_warps=_WARPS, num_stages=_STAGES, **early_launch(q),
         )  # fmt: skip
         BH = CHUNK // D
         _join_kernel[(B, triton.cdiv(H, BH))](
             y, parts, weights, lengths,
             *((y, y, y) if sliced is None else (sliced.slices, sliced.sums, sliced.inverse)),
             window or 0, 0 if sliced is None else sliced.slices.shape[3],
-            H=H, SPLITS=splits, D=D, BH=BH, BT=_BT, BITS=bits or 0, EARLY=early,
-            enable_fp_fusion=True, num_warps=8, **early_launch(q),
+            H=H, SPLITS=splits, D=D, BH=BH, BR=min(_JOINED // D, triton.next_power_of_2(H)), BT=_BT, BITS=bits or 0,
+            EARLY=early, enable_fp_fusion=True, num_warps=_JOIN_WARPS, **early_launch(q),
         )  # fmt: skip
     return y if sliced is None else sliced
 

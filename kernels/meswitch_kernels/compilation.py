@@ -90,7 +90,7 @@ def _step_variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, st
     yield "rotary", _rotary_kernel, 1, {"values": "*bf16"}, {**heads, **rotary}
     split = {"SHARED": 4, "SPLITS": 16, "BH": 16, "BT": 64, "PRECISION": None}
     yield "attention", _split_kernel, 4, {"values": "*bf16"}, {**heads, **split}
-    yield "attention join", _join_kernel, 8, {}, {**heads, "SPLITS": 16, "BH": 8, "BT": 64, "BITS": 2}
+    yield "attention join", _join_kernel, 8, {}, {**heads, "SPLITS": 16, "BH": 8, "BR": 16, "BT": 64, "BITS": 2}
     yield "sampling", _best_kernel, 8, {}, {"BV": 2048, "EARLY": early}
     yield "sampling join", _choose_kernel, 1, {"parts": "i32"}, {"BP": 16, "EARLY": early}
 
