@@ -11,6 +11,8 @@ import typer
 
 from harness.cli.decode import decode as decode_
 from harness.cli.environment import environment
+from harness.cli.memory import memory as memory_
+from harness.cli.parity import parity as parity_
 from harness.cli.policies import policies as policies_
 from harness.cli.quality import quality as quality_
 from harness.cli.report import report as report_
@@ -38,10 +40,12 @@ app = typer.Typer(
 )
 app.command(name="run")(run_)
 app.command(name="decode")(decode_)
+app.command(name="memory")(memory_)
 app.command(name="report")(report_)
 app.command(name="selftest")(selftest_)
 app.command(name="env")(environment)
 app.command(name="quality")(quality_)
+app.command(name="parity")(parity_)
 app.command(name="policies")(policies_)
 app.add_typer(trace_app, name="trace")
 

@@ -37,7 +37,7 @@ from meswitch.expert_source import is_tied
 from meswitch.format import DeltaDirectory, open_delta
 from meswitch.identity import base_identity
 
-__all__ = ["EngineParts", "build_parts"]
+__all__ = ["EngineParts", "build_parts", "build_parts_on"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -77,6 +77,19 @@ def build_parts(
     check_device(config.device)
     device = torch.device("cuda", config.device.index)
     torch.cuda.set_device(device)
+    return build_parts_on(device, config, base_config, limits=limits, executor=executor, architecture=architecture)
+
+
+def build_parts_on(
+    device: torch.device,
+    config: EngineConfig,
+    base_config: Any,
+    *,
+    limits: SchedulerConfig,
+    executor: Executor,
+    architecture: Any,
+) -> EngineParts:
+    """`build_parts` on a device that was checked; on a CPU, kernels run in Triton's interpreter."""
     context = context_bytes(device)
     shape = decoder_shape(base_config, tied=_is_tied(config, base_config, architecture))
     check_window(shape, limits)

@@ -1,0 +1,79 @@
+"""`harness parity`: whether a GPU gives the answers of the CPU."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness.arms import parse_arms
+from harness.engines import DEFAULT_CUDA_BUDGET, Dtype, EngineOptions, default_budget, engine_config
+from harness.errors import UsageError
+from harness.parity import ParityRow, answer_all, compare_answers, parity_requests, row_dict
+from harness.planning import RunOptions
+from harness.prepare import PrepareRequest, prepare
+from harness.provenance import collect_provenance
+from harness.results import write_atomic
+from harness.telemetry import open_gpu
+from meswitch.home import home_dir
+
+__all__ = ["parity"]
+
+
+def parity(
+    family: Annotated[str, typer.Argument(help="A model family with weights, by name or path.")] = "pocket",
+    dtype: Annotated[list[str] | None, typer.Option(help="Of the GPU; repeat for several.")] = None,
+    codec: Annotated[str, typer.Option(help="Codec of the linear weights.")] = RunOptions(trace="").codec,
+    n: Annotated[int, typer.Option(help="Requests of each expert.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the requests; 0 is a seed.")] = 0,
+    max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 64,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows, and all answers beside them.")
+    ] = None,
+) -> int:
+    """Answer the same requests greedily on the CPU in float32 and on a GPU; count the tokens that differ.
+
+    Exit code 1 if a float32 answer differs.
+    """
+    dtypes = _dtypes(dtype)
+    prepared = prepare(PrepareRequest(family=family, codec=codec, home=home_dir()))
+    requests = parity_requests(prepared, count=n, seed=seed, max_tokens=max_tokens)
+    (arm,) = parse_arms("meswitch")
+    budget = default_budget(prepared, EngineOptions())
+    wanted = answer_all(engine_config(arm, prepared, EngineOptions(), budget=budget), requests)
+    rows: list[ParityRow] = []
+    answers = {"cpu": wanted}
+    for kind in dtypes:
+        options = EngineOptions(device="cuda", dtype=kind)
+        answers[kind] = answer_all(engine_config(arm, prepared, options, budget=DEFAULT_CUDA_BUDGET), requests)
+        rows += compare_answers(wanted, answers[kind], family=prepared.family, codec=prepared.codec, dtype=kind)
+    if json_file is not None:
+        _write(json_file, rows, answers, seed)
+    Console().print(_table(rows))
+    return int(any(row.diverged_tokens for row in rows if row.dtype == "float32"))
+
+
+def _dtypes(names: list[str] | None) -> list[Dtype]:
+    known: dict[str, Dtype] = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+    chosen = names or ["float32", "bfloat16"]
+    if unknown := sorted(set(chosen) - set(known)):
+        raise UsageError(f"--dtype must be one of {', '.join(known)}, got {unknown[0]!r}")
+    return [known[name] for name in chosen]
+
+
+def _write(path: Path, rows: list[ParityRow], answers: dict[str, dict[str, tuple[int, ...]]], seed: int) -> None:
+    write_atomic(path, json.dumps([row_dict(row) for row in rows], indent=1).encode() + b"\n")
+    raw = {"provenance": collect_provenance(open_gpu()), "seed": seed, "answers": answers}
+    write_atomic(path.with_suffix(".raw.json"), json.dumps(raw).encode() + b"\n")
+
+
+def _table(rows: list[ParityRow]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("expert", "dtype", "requests", "equal", "tokens compared", "differ first"):
+        table.add_column(heading, justify="left" if heading in ("expert", "dtype") else "right")
+    for row in rows:
+        cells = (row.requests, row.equal_requests, row.compared_tokens, row.diverged_tokens)
+        table.add_row(row.expert, row.dtype, *map(str, cells))
+    return table
