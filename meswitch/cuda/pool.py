@@ -53,7 +53,7 @@ class CudaPool(Tiers):
         config = config or StoreConfig()
         segments = slots.layout.segments
         self._base = base
-        self._slots_bytes = slots.nbytes
+        self._arena = slots
         super().__init__(
             sources,
             slots=slots.slots,
@@ -74,7 +74,7 @@ class CudaPool(Tiers):
     @property
     def weight_bytes(self) -> Mapping[str, int]:
         """Bytes of base and slots on the device, whatever the slots hold."""
-        return {"base": self._base.nbytes, "slots": self._slots_bytes}
+        return {"base": self._base.nbytes, "slots": self._arena.nbytes}
 
     def request(self, expert: str, *, keep: Collection[str] = ()) -> bool:
         """Whether `expert` is resident or on its way; nothing in `keep` is evicted for it."""

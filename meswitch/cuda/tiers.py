@@ -191,10 +191,10 @@ class Tiers:
         if name in self._store.resident:
             done = self._place(expert, keep)
         else:
-            kept = {self._image_names[other] for other in keep if other in self._image_names}
+            asked_ns, kept = self._clock_ns(), {self._image_names[x] for x in keep if x in self._image_names}
             done = self._store.request(name, keep=kept)
             if done:
-                self._asked_ns.setdefault(expert, self._clock_ns())
+                self._asked_ns.setdefault(expert, asked_ns)
         self._refused |= not done
         return done
 
@@ -229,13 +229,14 @@ class Tiers:
     def preload(self) -> list[LoadFailed]:
         """Fill host memory with as many experts as it has images, in their order; those that cannot be read."""
         failed: list[LoadFailed] = []
-        for expert, name in self._image_names.items():
-            room = self._host.nbytes - self._store.used_bytes >= self._host.image_bytes
-            if room and name not in self._store.resident and name not in self._store.loading:
-                self.request(expert)
+        for name in self._store.names:
+            if self._host.nbytes - self._store.used_bytes >= self._host.image_bytes:
+                self._store.request(name)
         while self._store.loading:
-            failed += [ended for ended in self.poll() if isinstance(ended, LoadFailed)]
+            failed += [ended for ended in self._store.poll() if isinstance(ended, LoadFailed)]
             time.sleep(LOAD_POLL_S)
+        for ended in failed:
+            self._waiting_for(ended.expert)
         return failed
 
     def check_integrity(self) -> None:

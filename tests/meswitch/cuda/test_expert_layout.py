@@ -64,7 +64,7 @@ def test_an_expert_with_more_tokens_than_the_base_is_refused(base: Path, tmp_pat
 def test_an_expert_with_a_head_of_its_own_is_refused_where_the_base_has_none(base: Path, tmp_path: Path) -> None:
     delta = opened(make_delta(base, tmp_path / "own"))
     with pytest.raises(
-        UnsupportedModelError, match="own: .* the expert has a head of its own, the base's head is tied"
+        UnsupportedModelError, match=r"own: .* the expert has a head of its own, the base's head is tied"
     ):
         layout_of({"own": delta}, shape_of(base, tied=True))
 
@@ -73,6 +73,6 @@ def test_an_expert_with_a_tied_head_is_refused_where_the_base_has_its_own(tmp_pa
     base = make_base(tmp_path / "tied", num_hidden_layers=1, tie_word_embeddings=True)
     delta = opened(make_delta(base, tmp_path / "expert"))
     with pytest.raises(
-        UnsupportedModelError, match="expert: .* its head tied to its embedding, the base's head is not"
+        UnsupportedModelError, match=r"expert: .* its head tied to its embedding, the base's head is not"
     ):
         layout_of({"expert": delta}, shape_of(base, tied=False))
