@@ -1,0 +1,74 @@
+"""`harness decode` and `harness memory` on a GPU, with a model that is small enough to be made at once."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli import run_command
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 1024,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 4096,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e4,
+    "tie_word_embeddings": False,
+}
+WEIGHTS = 2 * 4096 * 1024 + 4 * (1024 * 1536 + 1024 * 1024 + 3 * 2048 * 1024)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    root = tmp_path / "small"
+    root.mkdir()
+    path = root / "config.json"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.mark.gpu
+def test_decode_steps_take_at_least_as_long_as_their_bytes_and_resume(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "decode.json"
+    command = ["decode", "--family", str(config), "--cases", "4x4,4x1", "--context", "64", "--json", str(table)]
+    assert run_command(command) == 0
+    rows = json.loads(table.read_text())
+    assert [(row["B"], row["E"]) for row in rows] == [(4, 4), (4, 1), (4, 0)]
+    for row in rows:
+        assert row["step_ms_low"] <= row["step_ms"] <= row["step_ms_high"]
+        assert row["ratio_to_floor"] > 1
+        assert row["base_only_ms"] == rows[2]["step_ms"]
+    record = json.loads((tmp_path / "decode.raw.jsonl").read_text())
+    assert record["gpu_state_after"]["sm_clock_mhz"] > 0
+    assert len(record["cases"][0]["step_ms"]) == 9
+    capsys.readouterr()
+    assert run_command(command) == 0
+    assert "all rows are in" in capsys.readouterr().out
+    assert json.loads(table.read_text()) == rows
+
+
+@pytest.mark.gpu
+def test_the_drivers_count_lies_between_what_is_held_and_what_was_planned(config: Path, tmp_path: Path) -> None:
+    table = tmp_path / "memory.json"
+    command = ["memory", "--family", str(config), "--experts", "3", "--memory-budget", "3GiB", "--kv-tokens", "1024"]
+    assert run_command([*command, "--max-rows", "4", "--json", str(table)]) == 0
+    (row,) = json.loads(table.read_text())
+    assert row["experts"] == 3
+    # what libraries and graphs take is planned at most; PyTorch takes memory in pieces of up to 20 MiB
+    assert 2 * WEIGHTS < row["nvml_bytes"] < row["planned_bytes"] + (64 << 20)
+
+
+@pytest.mark.gpu
+def test_a_budget_beyond_the_card_is_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["memory", "--family", str(config), "--memory-budget", "9000GiB"]) == 1
+    assert "must be at most what" in capsys.readouterr().err
+    assert run_command(["memory", "--family", str(config), "--memory-budget", "100MiB"]) == 1
+    assert "raise the budget" in capsys.readouterr().err
