@@ -4,11 +4,12 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 TRIALS ?= 1000
+RESULTS ?= runs/gpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check format lint types test test-slow test-gpu faults bench quality policies clean
+.PHONY: help demo check format lint types test test-slow test-gpu faults bench gpu-results quality policies clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,6 +58,11 @@ faults: $(VENV)/.installed-dev  ## kill -9 TRIALS imports and look at what is le
 
 bench: $(VENV)/.installed-dev  ## micro-benchmarks of the codecs
 	$(BIN)/pytest -m benchmark tests/benchmarks
+
+gpu-results: $(VENV)/.installed  ## kernels, decode steps and memory of this machine's GPU, into RESULTS
+	$(BIN)/python -m meswitch_kernels.bench --json $(RESULTS)/kernels.json
+	$(BIN)/harness decode --family mistral-7b --json $(RESULTS)/decode.json
+	$(BIN)/harness memory --family mistral-7b --experts 16 --json $(RESULTS)/memory.json
 
 quality: $(VENV)/.installed  ## answer quality of 2-bit and 1-bit codecs on the pocket family
 	$(BIN)/harness quality pocket
