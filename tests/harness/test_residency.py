@@ -1,11 +1,14 @@
 """The measurement of memory uses every row, reads before and after, and closes what it started; the engine is faked."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from harness.cli import run_command
 from harness.errors import DriverError, UsageError
-from harness.residency import MemoryOptions, parse_experts
+from harness.residency import MemoryOptions, command, parse_experts
 from harness.residency.command import format_row
 from harness.residency.measure import COLUMNS, fill, memory_row, raw_record
 from harness.telemetry import GpuReading, NullGpu
@@ -175,3 +178,33 @@ def test_experts_are_a_number_or_as_many_as_fit() -> None:
     for text in ("0", "many", "-1", "513"):
         with pytest.raises(UsageError, match="--experts must be from 1 to 512, or max"):
             parse_experts(text)
+
+
+def test_the_command_prints_plan_and_difference_keeps_the_row_and_does_not_measure_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines: list[FakeEngine] = []
+
+    def build(config: EngineConfig) -> FakeEngine:
+        engines.append(FakeEngine())
+        return engines[-1]
+
+    monkeypatch.setattr(command, "check_device", lambda config: None)
+    monkeypatch.setattr(command, "check_budget", lambda budget, index: None)
+    monkeypatch.setattr(command, "build_engine", build)
+    monkeypatch.setattr(command, "_read_torch", lambda index: {"reserved": 1})
+    monkeypatch.setattr(command, "open_gpu", lambda index: Readings(GpuReading(), GpuReading(process_bytes=594)))
+    table = tmp_path / "memory.json"
+    line = ["memory", "--family", "mistral-7b", "--experts", "3", "--kv-tokens", "64", "--json", str(table)]
+    assert run_command(line) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("memory budget")
+    assert printed[-1].endswith("(-1.0%)")
+    (row,) = json.loads(table.read_text())
+    assert (row["experts"], row["planned_bytes"], row["nvml_bytes"]) == (3, 600, 594)
+    record = json.loads((tmp_path / "memory.raw.jsonl").read_text())
+    assert record["config"]["device"]["slots"] == 3
+    assert record["plan"] == PLAN
+    assert run_command(line) == 0
+    assert capsys.readouterr().out == f"the row is in {table}\n"
+    assert len(engines) == 1
