@@ -1,14 +1,17 @@
 """A file read once from front to back into memory that the caller has already, by several threads at a time.
 
-One thread copies a cached file at a fraction of what memory can do, and leaves a disk's queue all but empty.
+One thread copies a cached file at a fraction of what memory can do, and leaves a disk's queue all but empty. Direct
+reads want aligned blocks, so they go through two buffers: one is emptied while the other is filled.
 """
 
 import mmap
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from meswitch.errors import MeswitchError, StorageError
 
@@ -26,17 +29,10 @@ THREADS = 8
 class FileStream:
     """The next bytes of an open file, as often as they are asked for. Made by `open_stream`."""
 
-    def __init__(
-        self, path: Path, descriptor: int, readers: ThreadPoolExecutor, *, direct: bool, error: type[MeswitchError]
-    ) -> None:
-        self._path = path
-        self._descriptor = descriptor
-        self._readers = readers
-        self._error = error
+    def __init__(self, pieces: "_Pieces", *, direct: bool) -> None:
+        self._pieces = pieces
+        self._blocks = _Blocks(pieces) if direct else None
         self._next = 0
-        self._bounce = memoryview(mmap.mmap(-1, THREADS * PIECE_BYTES)) if direct else None
-        # what the bounce buffer holds of the file: from this byte on, so many
-        self._held_start = self._held_bytes = 0
 
     def seek(self, start: int) -> None:
         """Go on at byte `start` of the file."""
@@ -48,62 +44,99 @@ class FileStream:
         Raises:
             error: the file is shorter, or cannot be read.
         """
-        if self._bounce is None:
-            self._fill(view, self._next)
-        else:
-            self._fill_through(self._bounce, view)
-        self._next += len(view)
-
-    def _fill(self, view: memoryview, start: int) -> None:
-        pieces = range(0, len(view), PIECE_BYTES)
-        done = (
-            self._readers.map(lambda at: self._read(view[at : at + PIECE_BYTES], start + at), pieces)
-            if len(pieces) > 1
-            else [self._read(view, start)]
-        )
-        if sum(done) < len(view):
-            raise self._shorter()
-
-    def _fill_through(self, bounce: memoryview, view: memoryview) -> None:
-        """Copy what lies in the bounce buffer, and refill that with whole blocks as often as need be."""
         done = 0
         while done < len(view):
-            at = self._next + done
-            ahead = self._ahead(at)
-            if ahead <= 0:
-                self._refill(bounce, at // BLOCK_BYTES * BLOCK_BYTES)
-                ahead = self._ahead(at)
-                if ahead <= 0:
-                    raise self._shorter()
-            count, first = min(ahead, len(view) - done), at - self._held_start
-            view[done : done + count] = bounce[first : first + count]
+            if self._blocks is not None:
+                count = self._blocks.copy_into(view[done:], self._next)
+            elif len(view) <= PIECE_BYTES:
+                count = self._pieces.read(view[done:], self._next)
+            else:
+                count = sum(piece.result() for piece in self._pieces.submit(view[done:], self._next))
+            if not count:
+                raise self._pieces.shorter()
             done += count
+            self._next += count
 
-    def _ahead(self, at: int) -> int:
-        """Bytes of the bounce buffer from the file's byte `at` on."""
-        return self._held_start + self._held_bytes - at if at >= self._held_start else 0
 
-    def _refill(self, bounce: memoryview, start: int) -> None:
-        pieces = range(0, len(bounce), PIECE_BYTES)
-        counts = self._readers.map(lambda at: self._read(bounce[at : at + PIECE_BYTES], start + at), pieces)
-        # beyond the end of the file every piece is empty, so what was read is contiguous
-        self._held_start, self._held_bytes = start, sum(counts)
+class _Pieces:
+    """Reads of an open file, cut up and handed to threads."""
 
-    def _read(self, view: memoryview, start: int) -> int:
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        threads: ThreadPoolExecutor,
+        *,
+        direct: bool,
+        error: type[MeswitchError],
+    ) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._threads = threads
+        self._direct = direct
+        self._error = error
+
+    def submit(self, view: memoryview, start: int) -> list[Future[int]]:
+        """Fill `view` from the file's byte `start` on: the bytes read for each piece, fewer only at the file's end."""
+        cuts = range(0, len(view), PIECE_BYTES)
+        return [self._threads.submit(self.read, view[at : at + PIECE_BYTES], start + at) for at in cuts]
+
+    def shorter(self) -> MeswitchError:
+        """The error of a file that ends too early."""
+        return self._error(f"{self._path} became shorter while it was read; copy or download it again")
+
+    def read(self, view: memoryview, start: int) -> int:
+        """Fill `view` in this thread: the bytes read, fewer only at the file's end."""
         done = 0
         try:
             while done < len(view):
                 count = os.preadv(self._descriptor, [view[done:]], start + done)
                 done += count
-                # direct reads end in the middle of a block only at the end of the file
-                if not count or (self._bounce is not None and count % BLOCK_BYTES):
+                # a direct read ends within a block only at the file's end, and cannot go on there
+                if not count or (self._direct and done % BLOCK_BYTES):
                     break
         except OSError as cause:
             raise self._error(f"{self._path} cannot be read: {cause.strerror or cause}") from cause
         return done
 
-    def _shorter(self) -> MeswitchError:
-        return self._error(f"{self._path} became shorter while it was read; copy or download it again")
+
+class _Blocks:
+    """Aligned blocks of a file: those that were asked for, and the next ones on their way."""
+
+    def __init__(self, pieces: _Pieces) -> None:
+        self._pieces = pieces
+        self._size = THREADS * PIECE_BYTES
+        self._held, self._coming = (memoryview(mmap.mmap(-1, self._size)) for _ in range(2))
+        self._start = self._count = 0
+        self._coming_start = -1
+        self._reads: list[Future[int]] = []
+
+    def copy_into(self, view: memoryview, at: int) -> int:
+        """How many bytes from the file's byte `at` on were copied to the front of `view`; 0 at the file's end."""
+        if not self._start <= at < self._start + self._count:
+            self._advance(at // BLOCK_BYTES * BLOCK_BYTES)
+        first = at - self._start
+        count = min(self._count - first, len(view))
+        if count <= 0:
+            return 0
+        # unlike a copy of Python's own, this one lets other threads run
+        target, source = (torch.frombuffer(x, dtype=torch.uint8) for x in (view[:count], self._held[first:]))
+        target.copy_(source[:count])
+        return count
+
+    def _advance(self, start: int) -> None:
+        """Hold the blocks from `start` on, and have those behind them read."""
+        if start != self._coming_start:
+            self._read(start)
+        self._start, self._count = start, sum(read.result() for read in self._reads)
+        self._held, self._coming = self._coming, self._held
+        self._read(start + self._size)
+
+    def _read(self, start: int) -> None:
+        # what is on its way still writes into that buffer
+        for read in self._reads:
+            read.result()
+        self._coming_start, self._reads = start, self._pieces.submit(self._coming, start)
 
 
 @contextmanager
@@ -124,7 +157,7 @@ def open_stream(path: Path, *, direct: bool = False, error: type[MeswitchError] 
         how = " past the page cache" if direct else ""
         raise error(f"{path} cannot be read{how}: {cause.strerror or cause}") from cause
     try:
-        with ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="meswitch-read") as readers:
-            yield FileStream(path, descriptor, readers, direct=direct, error=error)
+        with ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="meswitch-read") as threads:
+            yield FileStream(_Pieces(path, descriptor, threads, direct=direct, error=error), direct=direct)
     finally:
         os.close(descriptor)

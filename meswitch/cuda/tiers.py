@@ -20,7 +20,7 @@ from meswitch.core import Residency, SwitchSpan
 from meswitch.cuda.copies import Copy, SegmentCopies
 from meswitch.cuda.image import ImageSource
 from meswitch.cuda.pinned import PinnedArena
-from meswitch.errors import CapacityError, EngineError, UnknownExpertError
+from meswitch.errors import CapacityError, EngineError, StorageError, UnknownExpertError
 from meswitch.policies import new_policy
 from meswitch.residency import BoundedResidency
 from meswitch.store import ExpertStore, Loaded, LoadFailed, Source
@@ -272,8 +272,11 @@ class Tiers:
         memory = self._host.take()
         try:
             source.fill(memory)
-        except BaseException:
+        except BaseException as cause:
             self._host.give(memory)
+            # how torch and Python say that there is no memory, or no thread, left: others may still be served
+            if isinstance(cause, MemoryError | RuntimeError):
+                raise StorageError(f"an expert cannot be read: {cause}") from cause
             raise
         return _HostImage(memory)
 

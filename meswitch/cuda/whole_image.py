@@ -9,7 +9,6 @@ from meswitch.cuda.file_stream import FileStream, open_stream
 from meswitch.cuda.image import piece, zero_gaps
 from meswitch.cuda.whole_layout import WholeLayout
 from meswitch.errors import CheckpointError, UnsupportedModelError
-from meswitch.plan import FLOATS
 from meswitch.tensor_file import StoredTensor, read_header, tensor_bytes
 
 __all__ = ["WholeImageSource"]
@@ -39,7 +38,8 @@ class WholeImageSource:
                     f"{root}: on CUDA {name} must have the base's shape {list(place.spec.shape)}, "
                     f"got {list(found.shape)}"
                 )
-            if found.dtype not in FLOATS:
+            # floating-point types of a byte are what quantised weights are stored in
+            if not found.dtype.is_floating_point or found.dtype.itemsize < 2:
                 raise UnsupportedModelError(f"{root}: {name} is {found.dtype}, already quantised")
 
     @property

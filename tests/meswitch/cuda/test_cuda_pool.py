@@ -130,6 +130,25 @@ def test_a_damaged_delta_is_never_served_and_the_others_are(family: Path, tmp_pa
     pool.close()
 
 
+def test_an_expert_removed_while_it_is_leased_serves_to_the_end_and_then_fails_by_name(family: Path) -> None:
+    pool = delta_pool(family, slots=1, images=1)
+    bring(pool, "e1")
+    lease = pool.lease("e1")
+    before = pool._arena.memory[lease.slot].clone()
+    (family / "e1").rename(family / "moved")
+    try:
+        assert pool.request("e1")
+        assert torch.equal(pool._arena.memory[lease.slot], before)
+        pool.release("e1")
+        bring(pool, "e2")
+        failed = bring(pool, "e1")
+    finally:
+        (family / "moved").rename(family / "e1")
+    assert isinstance(failed, LoadFailed)
+    assert "cannot be read" in str(failed.error)
+    assert isinstance(bring(pool, "e3"), Loaded)
+
+
 def test_whole_models_are_leased_with_their_buffer_the_base_among_them(family: Path) -> None:
     pool = whole_pool(family)
     assert pool.weight_bytes == {"experts": new_weights(family).nbytes}

@@ -14,7 +14,7 @@ from meswitch.core import Residency, SwitchSpan
 from meswitch.cuda.copies import segment_copies
 from meswitch.cuda.pinned import PinnedArena
 from meswitch.cuda.tiers import Tiers
-from meswitch.errors import CapacityError, DeltaFormatError, EngineError, UnknownExpertError
+from meswitch.errors import CapacityError, DeltaFormatError, EngineError, StorageError, UnknownExpertError
 from meswitch.store import Loaded, LoadFailed
 from tests.meswitch.cuda.delta_experts import CPU
 from tests.meswitch.cuda.tier_fakes import NBYTES, SEGMENTS, FakeCopies, FakeSource
@@ -269,6 +269,22 @@ def test_a_damaged_expert_fails_and_leaves_its_room_to_others() -> None:
     bench.bring("c")
     assert bench.content("c") == [3]
     given["b"].damaged = False
+    bench.bring("b")
+    assert bench.content("b") == [2]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("no memory"), RuntimeError("can't start new thread"), OSError("no disk")]
+)
+def test_a_machine_out_of_resources_fails_one_expert_by_name_and_serves_the_others(error: Exception) -> None:
+    given = sources("ab")
+    given["a"].error = error
+    bench = Bench(given, images=1)
+    assert bench.tiers.request("a")
+    (failed,) = bench.poll()
+    assert isinstance(failed, LoadFailed)
+    assert isinstance(failed.error, StorageError)
+    assert str(error) in str(failed.error)
     bench.bring("b")
     assert bench.content("b") == [2]
 

@@ -13,10 +13,11 @@ NBYTES = 32
 
 @dataclass
 class FakeSource:
-    """An image of one repeated byte, unless its file is damaged."""
+    """An image of one repeated byte, unless its file is damaged or the machine has an error."""
 
     value: int
     damaged: bool = False
+    error: Exception | None = None
     fills: int = 0
     nbytes: int = NBYTES
     read_bytes: int = 20
@@ -25,6 +26,8 @@ class FakeSource:
         self.fills += 1
         # a read that fails has written something already
         image.fill_(0xEE)
+        if self.error is not None:
+            raise self.error
         if self.damaged:
             raise DeltaFormatError(f"file {self.value} is damaged")
         image.fill_(self.value)
