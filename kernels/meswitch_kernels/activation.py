@@ -8,13 +8,23 @@ from typing import Literal
 
 import torch
 
-from meswitch_kernels.activations import CHUNK, SlicedActivations, empty_slices, magnitude, store_slices
+from meswitch_kernels.activations import (
+    CHUNK,
+    SlicedActivations,
+    empty_slices,
+    magnitude,
+    slice_arguments,
+    store_slices,
+)
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import check_available, early_launch, jit, supports_early_launch, tl, triton
 
 __all__ = ["gated_activation"]
 
 _KINDS = ("silu", "gelu_tanh")
+
+# measured on an H100: docs/kernels/step.md
+_BC, _BA, _WARPS = 2048, 16384, 32
 
 
 @jit
@@ -41,10 +51,12 @@ def _gated_kernel(
     stride_xm,
     F,
     KB,
+    chunks,
     KIND: tl.constexpr,
     BITS: tl.constexpr,
     BA: tl.constexpr,
     BC: tl.constexpr,
+    CHUNK: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     if EARLY:
@@ -61,7 +73,7 @@ def _gated_kernel(
         for f in range(0, F, BA):
             b_top = tl.maximum(b_top, magnitude(_gated(x, f + tl.arange(0, BA), F, KIND, y).to(tl.float32)))
         top = tl.max(b_top, axis=0)
-        store_slices(b_y.to(tl.float32), top, slices, sums, inverse, i_m, i_c, KB, BITS, BC)
+        store_slices(b_y.to(tl.float32), top, slices, sums, inverse, i_m, i_c, chunks, KB, BITS, BC, CHUNK)
 
 
 def gated_activation(
@@ -89,12 +101,13 @@ def gated_activation(
     M, F = gate_up.shape[0], gate_up.shape[1] // 2
     y = torch.empty(M, F, dtype=gate_up.dtype, device=gate_up.device)
     sliced = None if bits is None else empty_slices(y, bits=bits)
+    slices, sums, inverse, KB, chunks = slice_arguments(sliced, y)
+    BC = CHUNK if sliced is None else min(_BC, triton.next_power_of_2(max(F, CHUNK)))
     if M:
-        _gated_kernel[(M, triton.cdiv(F, CHUNK))](
-            y, gate_up, *((y, y, y) if sliced is None else (sliced.slices, sliced.sums, sliced.inverse)),
-            y.stride(0), gate_up.stride(0), F, 0 if sliced is None else sliced.slices.shape[3],
-            KIND=kind, BITS=bits or 0, BA=min(8192, triton.next_power_of_2(F)), BC=CHUNK,
+        _gated_kernel[(M, triton.cdiv(F, BC))](
+            y, gate_up, slices, sums, inverse, y.stride(0), gate_up.stride(0), F, KB, chunks,
+            KIND=kind, BITS=bits or 0, BA=min(_BA, triton.next_power_of_2(F)), BC=BC, CHUNK=CHUNK,
             EARLY=supports_early_launch(y), enable_fp_fusion=True,
-            num_warps=4 if sliced is None or F <= 1024 else 16, **early_launch(y),
+            num_warps=4 if sliced is None or F <= CHUNK else _WARPS, **early_launch(y),
         )  # fmt: skip
     return y if sliced is None else sliced

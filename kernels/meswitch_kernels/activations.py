@@ -17,13 +17,21 @@ from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import check_available, jit, supports_early_launch, tl, triton
 from meswitch_kernels.packing import BITS, words_per_row
 
-__all__ = ["CHUNK", "SlicedActivations", "empty_slices", "magnitude", "slice_activations", "store_slices"]
+__all__ = [
+    "CHUNK",
+    "SlicedActivations",
+    "empty_slices",
+    "magnitude",
+    "slice_activations",
+    "slice_arguments",
+    "store_slices",
+]
 
 SLICES = 4
 """Signed bytes of one activation: 31 bits, so that FP32 inputs lose nothing that matters."""
 
 CHUNK = 1024
-"""Elements of a row that one program slices."""
+"""Elements of a row that share a sum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +75,13 @@ def store_slices(
     inverse,  # [M] float32
     i_m,
     i_c,
+    chunks,
     KB,
     BITS: tl.constexpr,
     BC: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
-    """Writes one chunk of a row in integer form; every chunk's program writes, the first also the row's unit."""
+    """Writes BC elements of a row, whole chunks, in integer form; the row's first program writes its unit, too."""
     P: tl.constexpr = 8 // BITS
     # |x| < 2^(exponent - 126), so x * 2^(156 - exponent) is below 2^30
     exponent = tl.minimum(tl.maximum(283 - (top >> 23), 1), 253)
@@ -86,8 +96,9 @@ def store_slices(
     b_2, b_3 = _digit(b_v)
     # [BC, 4]: all bytes of an element together, so that they change places once
     b_d = tl.reshape(tl.join(tl.join(b_0, b_2), tl.join(b_1, b_3)), (BC, 4))
-    o_t = tl.arange(0, 4)
-    tl.store(sums + (i_m * tl.num_programs(1) + i_c) * 4 + o_t, tl.sum(b_d, axis=0))
+    o_h = i_c * (BC // CHUNK) + tl.arange(0, BC // CHUNK)
+    i_h = sums + (i_m * chunks + o_h)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    tl.store(i_h, tl.sum(tl.reshape(b_d, (BC // CHUNK, CHUNK, 4)), axis=1), mask=(o_h < chunks)[:, None])
     # byte 4j + q of a block of 64 holds, at position p, the element j + 2 * BITS * (q * P + p)
     b_d = tl.reshape(b_d.to(tl.int8), (BC // 64, 4, P, 2 * BITS, 4))
     b_d = tl.reshape(tl.permute(b_d, (4, 2, 0, 3, 1)), (4 * P, BC // P))
@@ -123,7 +134,7 @@ def _slice_kernel(
         b_top = tl.maximum(b_top, magnitude(b_x))
     o_c = i_c * BC + tl.arange(0, BC)
     b_x = tl.load(x + o_c, mask=o_c < K, other=0.0).to(tl.float32)
-    store_slices(b_x, tl.max(b_top, axis=0), slices, sums, inverse, i_m, i_c, KB, BITS, BC)
+    store_slices(b_x, tl.max(b_top, axis=0), slices, sums, inverse, i_m, i_c, tl.num_programs(1), KB, BITS, BC, BC)
 
 
 def slice_activations(x: torch.Tensor, *, bits: int) -> SlicedActivations:
@@ -167,3 +178,12 @@ def empty_slices(x: torch.Tensor, *, bits: int) -> SlicedActivations:
         inverse=torch.empty(M, dtype=torch.float32, device=x.device),
         bits=bits,
     )
+
+
+def slice_arguments(
+    sliced: SlicedActivations | None, x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, int]:
+    """Slices, sums, inverse, bytes of a row and chunks, as a kernel takes them; `x` and 0 where nothing is sliced."""
+    if sliced is None:
+        return x, x, x, 0, 0
+    return sliced.slices, sliced.sums, sliced.inverse, sliced.slices.shape[3], sliced.sums.shape[1]

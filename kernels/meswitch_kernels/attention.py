@@ -10,7 +10,14 @@ import math
 
 import torch
 
-from meswitch_kernels.activations import CHUNK, SlicedActivations, empty_slices, magnitude, store_slices
+from meswitch_kernels.activations import (
+    CHUNK,
+    SlicedActivations,
+    empty_slices,
+    magnitude,
+    slice_arguments,
+    store_slices,
+)
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import check_available, early_launch, jit, supports_early_launch, tl, triton
 
@@ -20,19 +27,18 @@ MAX_SHARED = 16
 """Most query heads that share a key head."""
 
 # measured on an H100: docs/kernels/step.md
-_PROGRAMS = 128
-_BT, _WARPS, _STAGES = 64, 4, 2
-_JOINED, _JOIN_WARPS = 2048, 8
+_PROGRAMS = 64
+_SPAN, _BT, _WARPS, _STAGES = 64, 64, 4, 2
+_JOINED, _JOIN_SHARE = 4096, 256
 _WIDTHS = (16, 32, 64, 128, 256)
 
 
 @jit
-def _extent(lengths, i_b, window, SPLITS: tl.constexpr, BT: tl.constexpr):
-    """First position, end, and positions of a split, of row `i_b`."""
-    length = tl.load(lengths + i_b)
+def _extent(length, window, SPLITS: tl.constexpr, SPAN: tl.constexpr, BT: tl.constexpr):
+    """First position, and positions of a split, of a row of `length`."""
     start = tl.maximum(length - window, 0) if window > 0 else length * 0
-    span = tl.cdiv(tl.cdiv(length - start, SPLITS), BT) * BT
-    return start, length, span
+    span = tl.maximum(tl.cdiv(tl.cdiv(length - start, SPLITS), BT) * BT, SPAN)
+    return start, span
 
 
 @jit
@@ -57,6 +63,7 @@ def _split_kernel(
     H: tl.constexpr,
     SHARED: tl.constexpr,
     SPLITS: tl.constexpr,
+    SPAN: tl.constexpr,
     D: tl.constexpr,
     BH: tl.constexpr,
     BT: tl.constexpr,
@@ -69,18 +76,20 @@ def _split_kernel(
     i_s = tl.program_id(0)
     i_g = tl.program_id(1)
     i_b = tl.program_id(2).to(tl.int64)
-    start, length, span = _extent(lengths, i_b, window, SPLITS, BT)
-    first = start + i_s * span
-    last = tl.minimum(first + span, length)
-    if first >= last:
-        return
-    row = tl.load(rows + i_b).to(tl.int64)
     o_d = tl.arange(0, D)
     o_h = tl.arange(0, BH)
     o_t = tl.arange(0, BT)
     m_h = o_h < SHARED
     i_h = i_g * SHARED + o_h
+    # asked for together, before it is known whether there is work
+    length = tl.load(lengths + i_b)
+    row = tl.load(rows + i_b).to(tl.int64)
     b_q = tl.load(q + i_b * stride_qb + i_h[:, None] * stride_qh + o_d[None, :], mask=m_h[:, None], other=0.0)
+    start, span = _extent(length, window, SPLITS, SPAN, BT)
+    first = start + i_s * span
+    last = tl.minimum(first + span, length)
+    if first >= last:
+        return
     keys += row * stride_kr + i_g.to(tl.int64) * stride_kg
     values += row * stride_vr + i_g.to(tl.int64) * stride_vg
     b_top = tl.full([BH], float("-inf"), tl.float32)
@@ -138,13 +147,16 @@ def _join_kernel(
     inverse,  # [B] float32
     window,
     KB,
+    chunks,
     H: tl.constexpr,
     SPLITS: tl.constexpr,
+    SPAN: tl.constexpr,
     D: tl.constexpr,
     BH: tl.constexpr,
     BR: tl.constexpr,
     BT: tl.constexpr,
     BITS: tl.constexpr,
+    CHUNK: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     if EARLY:
@@ -152,18 +164,19 @@ def _join_kernel(
         tl.extra.cuda.gdc_wait()
     i_b = tl.program_id(0).to(tl.int64)
     i_c = tl.program_id(1)
-    start, length, span = _extent(lengths, i_b, window, SPLITS, BT)
-    used = tl.cdiv(length - start, tl.maximum(span, 1))
+    length = tl.load(lengths + i_b)
+    start, span = _extent(length, window, SPLITS, SPAN, BT)
+    used = tl.cdiv(length - start, span)
     b_y = tl.reshape(_join(y, parts, weights, i_b, i_c * BH, used, H, SPLITS, D, BH), (BH * D,))
     o_y = i_c * BH * D + tl.arange(0, BH * D)
     tl.store(y + i_b * H * D + o_y, b_y, mask=o_y < H * D)
     if BITS > 0:
-        b_top = tl.zeros([BR, D], dtype=tl.int32)
+        b_top = tl.zeros([BR * D], dtype=tl.int32)
         for h in range(0, H, BR):
-            b_other = _join(y, parts, weights, i_b, h, used, H, SPLITS, D, BR)
-            b_top = tl.maximum(b_top, magnitude(b_other.to(tl.float32)))
-        top = tl.max(tl.max(b_top, axis=1), axis=0)
-        store_slices(b_y.to(tl.float32), top, slices, sums, inverse, i_b, i_c, KB, BITS, BH * D)
+            b_row = tl.reshape(_join(y, parts, weights, i_b, h, used, H, SPLITS, D, BR), (BR * D,))
+            b_top = tl.maximum(b_top, magnitude(b_row.to(tl.float32)))
+        top = tl.max(b_top, axis=0)
+        store_slices(b_y.to(tl.float32), top, slices, sums, inverse, i_b, i_c, chunks, KB, BITS, BH * D, CHUNK)
 
 
 def decode_attention(
@@ -182,7 +195,7 @@ def decode_attention(
     Args:
         q: one token of each sequence, `[B, H, D]`; D a power of two from 16 to 256.
         keys, values: the cache, `[R, G, T, D]`; at most 16 query heads share one of its G heads.
-        rows: each sequence's row of the cache, `[B]` int32 or int64; not read where the length is 0.
+        rows: each sequence's row of the cache, `[B]` int32 or int64; not used where the length is 0.
         lengths: positions that each row attends to, `[B]` int32, at most T (not checked on the device); 0 for a row
             that is not in use, whose answer is zeros.
         scale: of the scores.
@@ -198,24 +211,24 @@ def decode_attention(
     (B, H, D), G = q.shape, keys.shape[1]
     y = torch.empty(B, H * D, dtype=q.dtype, device=q.device)
     sliced = None if bits is None else empty_slices(y, bits=bits)
-    splits = min(32, max(8, _PROGRAMS // triton.next_power_of_2(G)))
+    splits = min(16, max(8, _PROGRAMS // triton.next_power_of_2(G)))
+    slices, sums, inverse, KB, chunks = slice_arguments(sliced, y)
     parts = torch.empty(B, H, splits, D, dtype=torch.float32, device=q.device)
     weights = torch.empty(B, H, splits, dtype=torch.float32, device=q.device)
     early = supports_early_launch(q)
     if B:
         _split_kernel[(splits, G, B)](
             parts, weights, q, keys, values, rows, lengths, q.stride(0), q.stride(1), *keys.stride()[:3],
-            *values.stride()[:3], window or 0, scale / math.log(2), H=H, SHARED=H // G, SPLITS=splits, D=D, BH=16,
-            BT=_BT, PRECISION="ieee" if q.dtype == torch.float32 else None, EARLY=early,
+            *values.stride()[:3], window or 0, scale / math.log(2),
+            H=H, SHARED=H // G, SPLITS=splits, SPAN=_SPAN, D=D, BH=16, BT=_BT,
+            PRECISION="ieee" if q.dtype == torch.float32 else None, EARLY=early,
             enable_fp_fusion=True, num_warps=_WARPS, num_stages=_STAGES, **early_launch(q),
         )  # fmt: skip
-        BH = CHUNK // D
+        BH, BR = CHUNK // D, min(_JOINED // D, triton.next_power_of_2(H))
         _join_kernel[(B, triton.cdiv(H, BH))](
-            y, parts, weights, lengths,
-            *((y, y, y) if sliced is None else (sliced.slices, sliced.sums, sliced.inverse)),
-            window or 0, 0 if sliced is None else sliced.slices.shape[3],
-            H=H, SPLITS=splits, D=D, BH=BH, BR=min(_JOINED // D, triton.next_power_of_2(H)), BT=_BT, BITS=bits or 0,
-            EARLY=early, enable_fp_fusion=True, num_warps=_JOIN_WARPS, **early_launch(q),
+            y, parts, weights, lengths, slices, sums, inverse, window or 0, KB, chunks,
+            H=H, SPLITS=splits, SPAN=_SPAN, D=D, BH=BH, BR=BR, BT=_BT, BITS=bits or 0, CHUNK=CHUNK, EARLY=early,
+            enable_fp_fusion=True, num_warps=4 if sliced is None else max(4, BR * D // _JOIN_SHARE), **early_launch(q),
         )  # fmt: skip
     return y if sliced is None else sliced
 

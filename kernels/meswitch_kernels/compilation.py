@@ -82,16 +82,17 @@ def _variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], M
 
 def _step_variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], Mapping[str, Any]]]:
     """What a decode step needs beside its products."""
-    chunk = {"BC": 1024, "BITS": 2, "EARLY": early}
-    yield "rms_norm", _rms_norm_kernel, 8, {}, {**chunk, "BA": 4096, "EXPERTS": True}
-    yield "gated_activation", _gated_kernel, 16, {}, {**chunk, "BA": 8192, "KIND": "gelu_tanh"}
+    chunk = {"CHUNK": 1024, "BITS": 2, "EARLY": early}
+    yield "rms_norm", _rms_norm_kernel, 8, {}, {**chunk, "BC": 1024, "BA": 4096, "EXPERTS": True}
+    yield "gated_activation", _gated_kernel, 32, {}, {**chunk, "BC": 2048, "BA": 16384, "KIND": "gelu_tanh"}
     heads = {"H": 32, "D": 128, "EARLY": early}
     rotary = {"G": 8, "BD": 64, "BIAS": True, "NORM": True, "EXPERTS": True}
     yield "rotary", _rotary_kernel, 1, {"values": "*bf16"}, {**heads, **rotary}
-    split = {"SHARED": 4, "SPLITS": 16, "BH": 16, "BT": 64, "PRECISION": None}
+    split = {"SHARED": 4, "SPLITS": 8, "SPAN": 64, "BH": 16, "BT": 64, "PRECISION": None}
     yield "attention", _split_kernel, 4, {"values": "*bf16"}, {**heads, **split}
-    yield "attention join", _join_kernel, 8, {}, {**heads, "SPLITS": 16, "BH": 8, "BR": 16, "BT": 64, "BITS": 2}
-    yield "sampling", _best_kernel, 8, {}, {"BV": 2048, "EARLY": early}
+    join = {"SPLITS": 8, "SPAN": 64, "BH": 8, "BR": 32, "BT": 64}
+    yield "attention join", _join_kernel, 16, {}, {**heads, **chunk, **join}
+    yield "sampling", _best_kernel, 8, {}, {"BV": 512, "EARLY": early}
     yield "sampling join", _choose_kernel, 1, {"parts": "i32"}, {"BP": 16, "EARLY": early}
 
 

@@ -6,12 +6,21 @@ row's norm and its largest element for itself, and writes one chunk: that costs 
 
 import torch
 
-from meswitch_kernels.activations import CHUNK, SlicedActivations, empty_slices, magnitude, store_slices
+from meswitch_kernels.activations import (
+    CHUNK,
+    SlicedActivations,
+    empty_slices,
+    magnitude,
+    slice_arguments,
+    store_slices,
+)
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import check_available, early_launch, jit, supports_early_launch, tl, triton
 from meswitch_kernels.rows import RowVectors, check_slots
 
 __all__ = ["load_vector", "rms_norm"]
+
+_BC = 1024
 
 MAX_ROW = 16384
 """Longest row that a program holds in registers."""
@@ -45,10 +54,12 @@ def _rms_norm_kernel(
     stride_ee,
     K,
     KB,
+    chunks,
     eps,
     BITS: tl.constexpr,
     BA: tl.constexpr,
     BC: tl.constexpr,
+    CHUNK: tl.constexpr,
     EXPERTS: tl.constexpr,
     EARLY: tl.constexpr,
 ):
@@ -75,7 +86,7 @@ def _rms_norm_kernel(
         b_w = load_vector(base, experts, slot, stride_ee, o_c, K, EXPERTS)
         b_y = (b_x * scale * b_w).to(y.dtype.element_ty)
         tl.store(y + i_m * stride_ym + o_c, b_y, mask=m_c)
-        store_slices(b_y.to(tl.float32), top, slices, sums, inverse, i_m, i_c, KB, BITS, BC)
+        store_slices(b_y.to(tl.float32), top, slices, sums, inverse, i_m, i_c, chunks, KB, BITS, BC, CHUNK)
 
 
 def rms_norm(
@@ -104,14 +115,15 @@ def rms_norm(
     check_slots(slots, M)
     y = torch.empty(M, K, dtype=x.dtype, device=x.device)
     sliced = None if bits is None else empty_slices(y, bits=bits)
+    slices, sums, inverse, KB, chunks = slice_arguments(sliced, y)
     base, experts, stride = weight.arguments()
     rows = slots is not None and weight.experts is not None
     if M:
-        _rms_norm_kernel[(M, 1 if sliced is None else sliced.sums.shape[1])](
-            y, x, base, experts, slots if rows else x,
-            *((x, x, x) if sliced is None else (sliced.slices, sliced.sums, sliced.inverse)),
-            y.stride(0), x.stride(0), stride, K, 0 if sliced is None else sliced.slices.shape[3], eps,
-            BITS=bits or 0, BA=triton.next_power_of_2(K), BC=CHUNK, EXPERTS=rows, EARLY=supports_early_launch(x),
-            enable_fp_fusion=True, num_warps=4 if K <= 1024 else 8 if K <= 4096 else 16, **early_launch(x),
+        _rms_norm_kernel[(M, 1 if sliced is None else triton.cdiv(K, _BC))](
+            y, x, base, experts, slots if rows else x, slices, sums, inverse,
+            y.stride(0), x.stride(0), stride, K, KB, chunks, eps,
+            BITS=bits or 0, BA=triton.next_power_of_2(K), BC=_BC, CHUNK=CHUNK, EXPERTS=rows,
+            EARLY=supports_early_launch(x), enable_fp_fusion=True,
+            num_warps=4 if K <= 1024 else 8 if K <= 4096 else 16, **early_launch(x),
         )  # fmt: skip
     return y if sliced is None else sliced

@@ -13,7 +13,8 @@ from meswitch_kernels.launch import check_available, early_launch, jit, supports
 
 __all__ = ["choose_tokens"]
 
-_BV = 2048
+# measured on an H100: docs/kernels/step.md
+_BV = 512
 
 
 @jit
@@ -126,7 +127,7 @@ def choose_tokens(
     if B:
         _best_kernel[(B, parts)](
             best, place, logits, vocabulary, temperature, seeds, positions, logits.stride(0), V,
-            BV=_BV, EARLY=early, enable_fp_fusion=True, num_warps=8, **early_launch(logits),
+            BV=_BV, EARLY=early, enable_fp_fusion=True, num_warps=4, **early_launch(logits),
         )  # fmt: skip
         _choose_kernel[(B,)](
             tokens, best, place, parts, BP=triton.next_power_of_2(parts), EARLY=early,
