@@ -1,12 +1,11 @@
 import pytest
-import torch
-from tests.meswitch.cuda.test_decoder import answer
-from tests.meswitch.cuda.tiny_models import CPU, TinyModel, tiny_model
 
 from meswitch.core import SamplingParams
 from meswitch.cuda.batch import CudaBatch
 from meswitch.cuda.lease import CudaLease
 from meswitch.cuda.step_runner import StepRunner
+from tests.meswitch.cuda.test_decoder import answer
+from tests.meswitch.cuda.tiny_models import CPU, TinyModel, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def test_a_prompt_waits_for_every_segment_of_its_expert_in_order(model, batch):
     row = batch.new_row("a", lease(model, 0, waited.append), SamplingParams())
     batch.add(row, [1, 2])
     batch.decode()
-    assert waited == [0, 1, 2, 3]
+    assert waited == [0, 1, 2]
 
 
 def test_an_expert_whose_logits_are_no_numbers_gives_no_token(model, batch):
@@ -94,18 +93,18 @@ def test_a_seeded_row_draws_the_same_tokens_alone_and_beside_others(model, batch
     drawn = SamplingParams(temperature=1.5, seed=11)
     alone = batch.new_row("a", lease(model, 0), drawn)
     batch.add(alone, [5, 9, 33])
-    (wanted,) = run(batch, [alone], 5)
+    (wanted,) = run(batch, [alone], 3)
     batch.discard(alone)
-    rows = [batch.new_row("b", lease(model, 1), SamplingParams(temperature=1.0)), batch.new_row("a", lease(model, 0), drawn)]
+    other = batch.new_row("b", lease(model, 1), SamplingParams(temperature=1.0))
+    rows = [other, batch.new_row("a", lease(model, 0), drawn)]
     for row in rows:
         batch.add(row, [5, 9, 33])
     # both prompts take two chunks of four tokens
-    found = run(batch, rows, 6)
-    assert found[1][:5] == wanted
+    found = run(batch, rows, 4)
+    assert found[1][:3] == wanted
     assert len(set(wanted)) > 1
 
 
 def test_rows_without_a_seed_draw_their_own(model, batch):
     seeds = {batch.new_row("a", lease(model, 0), SamplingParams(temperature=1.0)).seed for _ in range(4)}
     assert len(seeds) == 4
-    assert torch.initial_seed() is not None

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from meswitch.codecs import decompress, parse_codec
-from meswitch.cuda.decoder import rotary_tables, Decoder
+from meswitch.cuda.decoder import Decoder, rotary_tables
 from meswitch.cuda.decoder_shape import DecoderShape, decoder_shape
 from meswitch.cuda.kv_cache import KvCache
 from meswitch.cuda.slot_layout import CodeShape, MatrixPart, Place, SlotLayout, VectorPart, slot_layout
@@ -17,7 +17,6 @@ from meswitch.cuda.whole_layout import WholeWeights, whole_layout
 SIZES = {
     "hidden_size": 64,
     "intermediate_size": 96,
-    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "vocab_size": 67,
@@ -26,11 +25,12 @@ SIZES = {
 CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 CODECS = {"linear": "salient:bits=2,channels=3", "table": "rtn:bits=4"}
 CPU = torch.device("cpu")
+EXPERTS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinyModel:
-    """A decoder of E experts, and E + 1 `transformers` models: the base (index -1) and the experts."""
+    """A decoder of two experts, and three `transformers` models: the experts, and the base last."""
 
     config: Any
     shape: DecoderShape
@@ -41,10 +41,11 @@ class TinyModel:
     models: list[Any]
 
 
-def tiny_model(kind: str, *, experts: int = 2, tied: bool = False, rows: int = 4, tokens: int = 32) -> TinyModel:
+def tiny_model(kind: str, *, layers: int = 1, tied: bool = False, rows: int = 4, tokens: int = 32) -> TinyModel:
     """Random float32 weights, the same at each call."""
     torch.manual_seed(0)
-    config = CONFIGS[kind](**SIZES, tie_word_embeddings=tied, rope_parameters={"rope_type": "default", "rope_theta": 100.0})
+    rope = {"rope_type": "default", "rope_theta": 100.0}
+    config = CONFIGS[kind](**SIZES, num_hidden_layers=layers, tie_word_embeddings=tied, rope_parameters=rope)
     config.head_dim = 16
     base = _perturbed(AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval(), None, 0.3)
     shape = decoder_shape(config, tied=tied)
@@ -52,8 +53,8 @@ def tiny_model(kind: str, *, experts: int = 2, tied: bool = False, rows: int = 4
     code = CodeShape(bits=2, salient=3)
     table = CodeShape(bits=4, salient=0)
     layout = slot_layout(shape, linear=code, embedding=table, head=None if tied else table)
-    slots = SlotArena(layout, slots=experts, device=CPU)
-    models = [_expert(config, base, slots, slot) for slot in range(experts)]
+    slots = SlotArena(layout, slots=EXPERTS, device=CPU)
+    models = [_expert(config, base, slots, slot) for slot in range(EXPERTS)]
     cache = KvCache(shape, rows=rows, tokens=tokens, dtype=torch.float32, device=CPU)
     # what was never written must never be read
     cache.keys.fill_(float("nan"))
