@@ -38,11 +38,17 @@ def delta_config(device: str, *, rows: int, width: int, N: int, row_bytes: int, 
 @cache
 def fused_config(device: str, *, rows: int, N: int, K: int, group_rows: int) -> FusedMatmulConfig:
     """The prefill configuration measured nearest to this call."""
-    fitting = [
-        e for e in _entries(device, "fused_matmul") if group_rows == N or group_rows % int(e["config"]["BN"]) == 0
-    ]
-    best = min(fitting, key=lambda e: _distance(e, rows=rows, N=N, K=K))
+    best = min(
+        (e for e in _entries(device, "fused_matmul") if group_rows == N or _fits(e, group_rows)),
+        key=lambda e: _distance(e, rows=rows, N=N, K=K),
+    )
     return FusedMatmulConfig(**best["config"])
+
+
+def _fits(entry: _Entry, group_rows: int) -> bool:
+    """Whether no tile of the entry spans two groups; merging has small tiles of its own."""
+    config = FusedMatmulConfig(**entry["config"])
+    return config.merge or group_rows % config.BN == 0
 
 
 def _distance(entry: _Entry, **shape: int) -> float:
