@@ -16,7 +16,7 @@ from harness.summary import (
 )
 from harness.telemetry.sample import Sample
 
-__all__ = ["accuracy", "distinct_switches", "summarise_arm"]
+__all__ = ["accuracy", "distinct_switches", "energy_j", "summarise_arm"]
 
 CLASSES = ("resident", "host", "disk")
 
@@ -206,11 +206,11 @@ def _resources(samples: Sequence[Sample]) -> Resources:
         gpu_memory_bytes=_largest(s.gpu_memory_bytes for s in samples),
         gpu_process_bytes=_largest(s.gpu_process_bytes for s in samples),
         gpu_utilisation=_mean(_defined(s.gpu_utilisation for s in samples)),
-        gpu_energy_j=_energy_j(samples),
+        gpu_energy_j=energy_j(samples),
     )
 
 
-def _energy_j(samples: Sequence[Sample]) -> float | None:
+def energy_j(samples: Sequence[Sample]) -> float | None:
     """By the driver's counter where it has one, else by the power sampled; summed over the times of the arm."""
     total = None
     for repeat in sorted({s.repeat for s in samples}):

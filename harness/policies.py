@@ -61,6 +61,7 @@ class Replay:
         loads: of experts into slots; pinned ones, and those loaded ahead, included.
         wasted: loads ahead that were evicted before any use.
         delays: by request, in order of arrival: positions it was served later than in order, at least 0.
+        was_hit: by request, in order of arrival.
     """
 
     hits: int
@@ -68,6 +69,7 @@ class Replay:
     loads: int
     wasted: int
     delays: tuple[int, ...]
+    was_hit: tuple[bool, ...]
 
     @property
     def hit_rate(self) -> float:
@@ -97,6 +99,7 @@ def replay_with(requests: Sequence[str], policy: EvictionPolicy, config: ReplayC
     waiting: list[int] = []
     coming = iter(range(len(requests)))
     delays = [0] * len(requests)
+    was_hit = [False] * len(requests)
     for position in range(len(requests)):
         waiting.extend(islice(coming, max(config.queue, config.prefetch + 1) - len(waiting)))
         overdue = position - waiting[0] >= config.max_delay
@@ -105,7 +108,9 @@ def replay_with(requests: Sequence[str], policy: EvictionPolicy, config: ReplayC
         waiting.remove(served)
         delays[served] = max(position - served, 0)
         ahead = list(dict.fromkeys(requests[i] for i in waiting[: config.prefetch]))
+        before = replayer.hits
         replayer.serve(requests[served], position, ahead)
+        was_hit[served] = replayer.hits > before
         replayer.load_ahead(ahead, position, using=requests[served])
     return Replay(
         hits=replayer.hits,
@@ -113,6 +118,7 @@ def replay_with(requests: Sequence[str], policy: EvictionPolicy, config: ReplayC
         loads=replayer.loads,
         wasted=replayer.wasted,
         delays=tuple(delays),
+        was_hit=tuple(was_hit),
     )
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "SwitchRecord",
     "dump_line",
     "iterate_records",
+    "parse_line",
     "read_records",
 ]
 
@@ -175,6 +176,20 @@ def dump_line(record: RequestRecord) -> bytes:
     return _RECORD.dump_json(record) + b"\n"
 
 
+def parse_line(line: bytes, place: str) -> RequestRecord:
+    """The record of a line of JSON, which is at `place`.
+
+    Raises:
+        RunFormatError: it is none.
+    """
+    try:
+        return _RECORD.validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "line"
+        raise RunFormatError(f"{place}, field {where}: {first['msg']}") from error
+
+
 def iterate_records(path: Path) -> Iterator[RequestRecord]:
     """The records of a file in the order written, which is the order in which requests ended.
 
@@ -191,12 +206,7 @@ def iterate_records(path: Path) -> Iterator[RequestRecord]:
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
             return
-        try:
-            record = _RECORD.validate_json(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "line"
-            raise RunFormatError(f"{path}, line {number}, field {where}: {first['msg']}") from error
+        record = parse_line(line, f"{path}, line {number}")
         key = record.arm, record.repeat, record.index
         if key in seen:
             raise RunFormatError(

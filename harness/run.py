@@ -19,7 +19,7 @@ from harness.telemetry import GpuMonitor, Sampler
 from meswitch.core import EngineStats, Failed, Finished
 from meswitch.errors import CapacityError, MeswitchError, StorageError
 
-__all__ = ["ArmPlan", "Progress", "RunPlan", "execute", "start_outcome"]
+__all__ = ["ArmPlan", "Progress", "RunPlan", "execute", "plain_stats", "start_outcome"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ class _ArmSession:
                 return _with(manifest, entry)
             entry = replace(entry, startup_s=(self.clock.now_ns() - started_ns) / 1e9)
             warm_up(driver, self.plan, self.clock)
-            entry = replace(entry, stats_before=_plain(driver.stats()))
+            entry = replace(entry, stats_before=plain_stats(driver.stats()))
             self.run_directory.write_manifest(_with(manifest, entry))
             try:
                 entry = replace(entry, stopped=self._replay(driver))
@@ -239,13 +239,14 @@ def start_outcome(error: MeswitchError) -> ArmOutcome | None:
 
 def _stats_if_alive(driver: Driver) -> dict[str, JsonValue] | None:
     try:
-        return _plain(driver.stats())
+        return plain_stats(driver.stats())
     except (MeswitchError, HarnessError):
         # the record of why it stopped is kept elsewhere; bytes of a dead process are undefined
         return None
 
 
-def _plain(stats: EngineStats | None) -> dict[str, JsonValue] | None:
+def plain_stats(stats: EngineStats | None) -> dict[str, JsonValue] | None:
+    """The counters in JSON's own types."""
     if stats is None:
         return None
     value = to_json_value(stats)

@@ -13,6 +13,7 @@ from harness.summary import Estimate, Quantiles
 
 __all__ = [
     "METHODS",
+    "RESAMPLES",
     "effective_size",
     "paired_interval",
     "paired_share_difference",

@@ -18,6 +18,7 @@ from harness.cli.quality import quality as quality_
 from harness.cli.report import report as report_
 from harness.cli.run import run as run_
 from harness.cli.selftest import selftest as selftest_
+from harness.cli.sweep import sweep as sweep_
 from harness.cli.trace import trace_app
 from harness.errors import HarnessError
 from meswitch.errors import MeswitchError
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command(name="run")(run_)
 app.command(name="decode")(decode_)
 app.command(name="memory")(memory_)
+app.command(name="sweep")(sweep_)
 app.command(name="report")(report_)
 app.command(name="selftest")(selftest_)
 app.command(name="env")(environment)

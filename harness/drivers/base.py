@@ -25,6 +25,9 @@ class Driver(Protocol):
     def send(self, request: GenerationRequest) -> None:
         """Hand over one request. Returns at once, however busy the system is."""
 
+    def cancel(self, request_id: str) -> None:
+        """Stop a request that was sent; it ends as cancelled. Unknown ids are ignored."""
+
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """The events since the last call, in order; waits at most `timeout_s` for the first one.
 

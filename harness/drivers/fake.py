@@ -99,6 +99,19 @@ class FakeDriver:
         self._free_at_ns = events[-1].at_ns
         self._clock.sleep_until_ns(now_ns + self._busy_ns)
 
+    def cancel(self, request_id: str) -> None:
+        """Forget what is planned for one request, and end it."""
+        planned = [entry for entry in self._due if entry[2].request_id == request_id]
+        if not planned:
+            return
+        self._due = [entry for entry in self._due if entry[2].request_id != request_id]
+        heapq.heapify(self._due)
+        end = Finished(
+            request_id=request_id, at_ns=self._clock.now_ns(), reason="cancelled", input_tokens=0, output_tokens=0
+        )
+        heapq.heappush(self._due, (end.at_ns, self._sequence, end))
+        self._sequence += 1
+
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """The events that are due, after waiting for the first one at most `timeout_s`."""
         until_ns = self._clock.now_ns() + round(timeout_s * 1e9)

@@ -37,6 +37,10 @@ class LocalDriver:
         """Hand over one request."""
         self._running.send(request)
 
+    def cancel(self, request_id: str) -> None:
+        """Stop one request."""
+        self._running.cancel(request_id)
+
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """The events since the last call; waits at most `timeout_s` for the first one."""
         return self._running.poll(timeout_s)

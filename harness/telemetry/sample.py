@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import RunFormatError
 
-__all__ = ["Sample", "dump_sample", "read_samples"]
+__all__ = ["Sample", "dump_sample", "parse_sample", "read_samples"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class Sample:
         in_flight: requests sent and not ended.
         gpu_memory_bytes: device memory in use; gpu_process_bytes: of the engine's process.
         gpu_energy_j: since the driver was loaded; only differences mean something.
+        gpu_sm_clock_mhz, gpu_memory_clock_mhz, gpu_throttle: in a few samples a second; what holds the clocks back, by
+            the names of `harness.telemetry.gpu.THROTTLE_REASONS`.
     """
 
     t_ns: int
@@ -39,6 +41,9 @@ class Sample:
     gpu_utilisation: float | None = None
     gpu_power_w: float | None = None
     gpu_energy_j: float | None = None
+    gpu_sm_clock_mhz: int | None = None
+    gpu_memory_clock_mhz: int | None = None
+    gpu_throttle: tuple[str, ...] | None = None
 
 
 _SAMPLE = TypeAdapter(Sample)
@@ -61,8 +66,17 @@ def read_samples(path: Path) -> list[Sample]:
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
-        try:
-            samples.append(_SAMPLE.validate_json(line))
-        except ValidationError as error:
-            raise RunFormatError(f"{path}, line {number}: {error.errors()[0]['msg']}") from error
+        samples.append(parse_sample(line, f"{path}, line {number}"))
     return samples
+
+
+def parse_sample(line: bytes, place: str) -> Sample:
+    """The sample of a line of JSON, which is at `place`.
+
+    Raises:
+        RunFormatError: it is none.
+    """
+    try:
+        return _SAMPLE.validate_json(line)
+    except ValidationError as error:
+        raise RunFormatError(f"{place}: {error.errors()[0]['msg']}") from error

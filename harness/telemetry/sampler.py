@@ -49,7 +49,8 @@ class Sampler:
     # processor times of the kernel advance in steps of 10 ms: shares over less are noise
     CPU_EVERY = 10
 
-    def __init__(self, path: Path, *, arm: str, pulse: Pulse, pid: int | None, gpu: GpuMonitor, repeat: int = 0
+    def __init__(
+        self, path: Path, *, arm: str, pulse: Pulse, pid: int | None, gpu: GpuMonitor, repeat: int = 0
     ) -> None:
         self._path = path
         self._arm = arm
@@ -99,6 +100,8 @@ class Sampler:
         if zero_ns is None or now_ns < zero_ns:
             return
         gpu = self._gpu.read(self._pid)
+        # a dozen calls of the driver: not with every sample
+        state = self._gpu.state() if client is not None else None
         sample = Sample(
             t_ns=now_ns - zero_ns,
             arm=self._arm,
@@ -115,6 +118,9 @@ class Sampler:
             gpu_utilisation=gpu.utilisation,
             gpu_power_w=gpu.power_w,
             gpu_energy_j=gpu.energy_j,
+            gpu_sm_clock_mhz=state.sm_clock_mhz if state else None,
+            gpu_memory_clock_mhz=state.memory_clock_mhz if state else None,
+            gpu_throttle=state.throttle_reasons if state else None,
         )
         file.write(dump_sample(sample))
 

@@ -1,0 +1,207 @@
+"""A sweep on disk: for each cell one file of facts, one of raw requests, one of samples; whole or not there at all."""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from harness.errors import RunFormatError
+from harness.records import RequestRecord, dump_line, parse_line
+from harness.results import to_json_value, write_atomic
+from harness.sweep.cells import Cell
+from harness.telemetry.sample import Sample, dump_sample, parse_sample
+
+__all__ = ["CellOutcome", "CellRecord", "SweepDirectory", "SweepManifest", "config_hash"]
+
+SCHEMA = "harness-sweep/1"
+
+T = TypeVar("T")
+
+CellOutcome = Literal["ok", "does-not-fit", "oom", "error"]
+"""What became of a cell: measured, refused for lack of memory, ended by an allocation that failed, anything else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRecord:
+    """What is known of a cell beside its requests; every figure is computed from this and those.
+
+    Attributes:
+        config_hash: over everything that decides the cell; another one is another measurement.
+        config: of the engine.
+        outcome: what became of it; `message` says why it was not measured.
+        started: when, in UTC.
+        startup_s: of the engine; `None` where it ran already, for the cell before.
+        window_ns: first and last moment that counts, from the cell's zero.
+        settled: as in `CellWindow`.
+        touched: experts in the order in which each was asked for once, before the cell.
+        sequence: experts in the order in which the cell's requests were sent.
+        stats_before, stats_after: the engine's counters at both ends of the cell.
+        gpu_before_bytes: device memory in use before the engine started: other people's.
+        shared_images: experts that have no place of their own in host memory, but another's.
+        reasons: why the figures must not be used.
+    """
+
+    schema: str = SCHEMA
+    key: str
+    config_hash: str
+    cell: Cell
+    config: Mapping[str, JsonValue]
+    outcome: CellOutcome
+    message: str | None = None
+    started: str
+    startup_s: float | None = None
+    window_ns: tuple[int, int] | None = None
+    settled: bool = False
+    touched: tuple[str, ...] = ()
+    sequence: tuple[str, ...] = ()
+    stats_before: Mapping[str, JsonValue] | None = None
+    stats_after: Mapping[str, JsonValue] | None = None
+    gpu_before_bytes: int | None = None
+    shared_images: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepManifest:
+    """What was swept, on what, with what; the last call's, as cells may come from several."""
+
+    schema: str = SCHEMA
+    created: str
+    command: tuple[str, ...]
+    provenance: Mapping[str, JsonValue]
+    config: Mapping[str, JsonValue]
+    family: Mapping[str, str | int | float | None]
+    cells: tuple[str, ...] = field(default=())
+
+
+_CELL = TypeAdapter(CellRecord)
+_MANIFEST = TypeAdapter(SweepManifest)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepDirectory:
+    """The files of one sweep."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What was swept."""
+        return self.path / "sweep-manifest.json"
+
+    @property
+    def rows(self) -> Path:
+        """All cells as flat rows."""
+        return self.path / "sweep.json"
+
+    @property
+    def fit(self) -> Path:
+        """Milliseconds and MiB an expert."""
+        return self.path / "fit.json"
+
+    def cell(self, key: str) -> Path:
+        """The facts of a cell."""
+        return self.path / "cells" / f"{key}.json"
+
+    def requests(self, key: str) -> Path:
+        """The raw requests of a cell."""
+        return self.path / "cells" / f"{key}.requests.jsonl.gz"
+
+    def telemetry(self, key: str) -> Path:
+        """The samples of a cell's window."""
+        return self.path / "cells" / f"{key}.telemetry.jsonl.gz"
+
+    def write_manifest(self, manifest: SweepManifest) -> None:
+        """Replace the manifest, whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.manifest, _MANIFEST.dump_json(manifest, indent=2) + b"\n")
+
+    def read_manifest(self) -> SweepManifest:
+        """The manifest.
+
+        Raises:
+            RunFormatError: there is none, or it is not one of ours.
+        """
+        return _read(_MANIFEST, self.manifest)
+
+    def write_cell(
+        self, record: CellRecord, requests: Iterable[RequestRecord] = (), samples: Iterable[Sample] = ()
+    ) -> None:
+        """Write a cell; its facts come last, so that where they are, all of it is."""
+        self.cell(record.key).parent.mkdir(parents=True, exist_ok=True)
+        _write_lines(self.requests(record.key), map(dump_line, requests))
+        _write_lines(self.telemetry(record.key), map(dump_sample, samples))
+        write_atomic(self.cell(record.key), _CELL.dump_json(record, indent=1) + b"\n")
+
+    def read_cells(self) -> Iterator[CellRecord]:
+        """The facts of all cells, by key.
+
+        Raises:
+            RunFormatError: one is damaged.
+        """
+        for path in sorted((self.path / "cells").glob("*.json")):
+            yield _read(_CELL, path)
+
+    def read_cell(self, key: str) -> CellRecord | None:
+        """The facts of a cell; `None` if there are none, or of another format: it is measured again then."""
+        try:
+            return _read(_CELL, self.cell(key))
+        except RunFormatError:
+            return None
+
+    def read_requests(self, key: str) -> list[RequestRecord]:
+        """The requests of a cell, as they ended.
+
+        Raises:
+            RunFormatError: the file is missing or damaged.
+        """
+        path = self.requests(key)
+        return [parse_line(line, f"{path}, line {number}") for number, line in enumerate(_read_lines(path), 1)]
+
+    def read_samples(self, key: str) -> list[Sample]:
+        """The samples of a cell's window.
+
+        Raises:
+            RunFormatError: the file is missing or damaged.
+        """
+        path = self.telemetry(key)
+        return [parse_sample(line, f"{path}, line {number}") for number, line in enumerate(_read_lines(path), 1)]
+
+
+def config_hash(facts: Mapping[str, object]) -> str:
+    """Sixteen letters that change with any of the facts."""
+    plain = json.dumps(to_json_value(facts), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    # without a time of its own, equal lines give equal bytes
+    write_atomic(path, gzip.compress(b"".join(lines), mtime=0))
+
+
+def _read_lines(path: Path) -> list[bytes]:
+    try:
+        return gzip.decompress(path.read_bytes()).splitlines()
+    except (OSError, EOFError, zlib.error) as error:
+        raise RunFormatError(f"{path}: cannot be read: {error}") from error
+
+
+def _read(adapter: TypeAdapter[T], path: Path) -> T:
+    try:
+        value = adapter.validate_json(path.read_bytes())
+    except OSError as error:
+        raise RunFormatError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunFormatError(f"{path}, field {where}: {first['msg']}") from error
+    schema = getattr(value, "schema", None)
+    if schema != SCHEMA:
+        raise RunFormatError(f"{path}, field schema: must be {SCHEMA}, got {schema}")
+    return value

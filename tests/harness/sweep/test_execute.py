@@ -1,0 +1,148 @@
+import pytest
+
+from harness.sweep.execute import SweepProgress, execute_sweep
+from harness.sweep.results import SweepDirectory
+from harness.telemetry import NullGpu
+from meswitch.errors import CapacityError, EngineError
+
+
+@pytest.fixture
+def sweep(tmp_path, clock, make_driver):
+    directory = SweepDirectory(tmp_path / "sweep")
+    seen = {"engines": [], "cells": []}
+
+    def go(plan, *, make=make_driver, **options):
+        progress = SweepProgress(
+            on_engine=lambda arm, experts: seen["engines"].append((arm, experts)),
+            on_cell=lambda record: seen["cells"].append((record.key, record.outcome)),
+        )
+        left = execute_sweep(
+            plan, directory, gpu=NullGpu(), clock=clock, make_driver=make, progress=progress, **options
+        )
+        return directory, left, seen
+
+    return go
+
+
+def outcomes(directory):
+    return {(cell.cell.arm, cell.cell.experts): cell.outcome for cell in directory.read_cells()}
+
+
+def test_every_cell_gets_a_record_and_its_raw_requests(sweep, make_plan):
+    directory, left, seen = sweep(make_plan("meswitch,merged", (1, 2), popularities=("uniform", "distinct")))
+    assert left == 0
+    assert [outcome for _, outcome in seen["cells"]] == ["ok"] * 6
+    # one engine for each number of experts, whatever the popularity; the floor has one expert only
+    assert seen["engines"] == [("meswitch", 1), ("meswitch", 2), ("merged", 1)]
+    for cell in directory.read_cells():
+        requests = directory.read_requests(cell.key)
+        assert {r.expert_wanted for r in requests} <= {"e0", "e1"}
+        assert cell.settled
+        assert len(cell.sequence) == len(requests)
+
+
+def test_a_cell_that_has_a_result_is_not_measured_again(sweep, make_plan):
+    sweep(make_plan(experts=(1, 2)))
+    _, _, seen = sweep(make_plan(experts=(1, 2, 3)))
+    assert [key for key, _ in seen["cells"]] == [f"meswitch_e00{n}_lru_uniform_n16_1000B" for n in (1, 2, 3)]
+
+
+def test_another_workload_is_another_cell(sweep, make_plan):
+    from harness.sweep.workload import Workload
+
+    sweep(make_plan(experts=(1,)))
+    other = Workload(prompt_tokens=5, output_tokens=3, seconds=2.0, warm_up_s=0.1)
+    _, _, seen = sweep(make_plan(experts=(1,), workload=other))
+    assert len(seen["cells"]) == 2
+
+
+def test_what_does_not_fit_is_a_result_and_more_of_it_is_not_tried(sweep, make_plan, make_driver):
+    started = []
+
+    def make(config):
+        started.append(len(config.experts))
+        driver = make_driver(config)
+        if len(config.experts) > 2:
+            driver.start = lambda: (_ for _ in ()).throw(CapacityError("needs 300 bytes, got 250"))
+        return driver
+
+    directory, _, _ = sweep(make_plan("all-resident", (1, 2, 3, 4), budgets=(250,)), make=make)
+    assert outcomes(directory) == {
+        ("all-resident", 1): "ok",
+        ("all-resident", 2): "ok",
+        ("all-resident", 3): "does-not-fit",
+        ("all-resident", 4): "does-not-fit",
+    }
+    assert started == [1, 2, 3]
+    messages = [cell.message for cell in directory.read_cells() if cell.outcome != "ok"]
+    assert messages == ["needs 300 bytes, got 250", "3 experts do not fit already: needs 300 bytes, got 250"]
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome"), [("OutOfMemoryError: CUDA out of memory", "oom"), ("the kernel failed", "error")]
+)
+def test_an_engine_that_stops_costs_one_cell_and_the_next_gets_another(sweep, make_plan, make_driver, message, outcome):
+    drivers = []
+
+    def make(config):
+        driver = make_driver(config)
+        if not drivers:
+            send = driver.send
+
+            def stop_at_requests(request):
+                if request.request_id == "r000003":
+                    raise EngineError(f"the engine's process stopped with exit code 1: {message}")
+                send(request)
+
+            driver.send = stop_at_requests
+        drivers.append(driver)
+        return driver
+
+    directory, _, seen = sweep(make_plan(experts=(2,), popularities=("uniform", "distinct")), make=make)
+    assert [result for _, result in seen["cells"]] == [outcome, "ok"]
+    assert len(drivers) == 2
+    failed = next(cell for cell in directory.read_cells() if cell.outcome != "ok")
+    assert message in failed.message
+
+
+def test_an_error_is_tried_again_and_an_exhausted_memory_is_not(sweep, make_plan, make_driver):
+    def failing(message):
+        def make(config):
+            driver = make_driver(config)
+            driver.start = lambda: (_ for _ in ()).throw(EngineError(message))
+            return driver
+
+        return make
+
+    sweep(make_plan(experts=(1,)), make=failing("the driver is missing"))
+    sweep(make_plan(experts=(2,)), make=failing("OutOfMemoryError"))
+    directory, _, _ = sweep(make_plan(experts=(1,)))
+    assert outcomes(directory) == {("meswitch", 1): "ok", ("meswitch", 2): "oom"}
+
+
+def test_nothing_is_begun_after_the_time_limit(sweep, make_plan):
+    directory, left, seen = sweep(make_plan(experts=(1, 2)), time_limit_s=0.0)
+    assert (left, seen["cells"]) == (2, [])
+    assert directory.read_manifest().family["kind"] == "shapes only"
+
+
+def test_an_interruption_leaves_whole_cells_only(sweep, make_plan, make_driver):
+    count = []
+
+    def make(config):
+        driver = make_driver(config)
+        count.append(driver)
+        if len(count) == 2:
+            driver.start = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+        return driver
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(make_plan(experts=(1, 2)), make=make)
+    directory, _, seen = sweep(make_plan(experts=(1, 2)))
+    assert outcomes(directory) == {("meswitch", 1): "ok", ("meswitch", 2): "ok"}
+    assert len(seen["cells"]) == 2
+
+
+def test_experts_in_memory_are_touched_before_the_first_cell(sweep, make_plan):
+    directory, _, _ = sweep(make_plan(experts=(3,)))
+    assert next(directory.read_cells()).touched == ("e0", "e1", "e2")
