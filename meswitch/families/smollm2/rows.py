@@ -1,0 +1,78 @@
+"""Pairs as rows of token ids, in the base's chat format.
+
+R rows, T tokens of a row, A tokens of an answer, its end included.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from meswitch.families.smollm2.tasks import Pair
+
+__all__ = ["CHAT_TEMPLATE", "IGNORED", "Encoded", "Rows", "encode", "pad"]
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""The base's own format without the system message that it puts first: experts are trained without one."""
+
+IGNORED = -100
+"""The label of padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One pair's token ids, and how many of the last ones are the answer and its end."""
+
+    ids: tuple[int, ...]
+    answer: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Right-padded rows on a device.
+
+    Attributes:
+        ids: `[R, T]` int64.
+        places: `[R, A]` int64, the positions whose next token is counted; positions of padding repeat the last.
+        labels: `[R, A]` int64, the next tokens; -100 is padding.
+    """
+
+    ids: torch.Tensor
+    places: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: torch.Tensor) -> "Rows":
+        """The rows of `index`."""
+        return Rows(ids=self.ids[index], places=self.places[index], labels=self.labels[index])
+
+
+def encode(tokenizer: Any, pairs: Sequence[Pair]) -> list[Encoded]:
+    """Each pair's ids, prompt and answer tokenised apart, as they are when an answer is generated."""
+    if not pairs:
+        return []
+    prompts = tokenizer([f"<|im_start|>user\n{p.prompt}<|im_end|>\n<|im_start|>assistant\n" for p in pairs])
+    answers = tokenizer([f"{p.answer}<|im_end|>" for p in pairs])
+    both = zip(prompts["input_ids"], answers["input_ids"], strict=True)
+    return [Encoded((*prompt, *answer), len(answer)) for prompt, answer in both]
+
+
+def pad(rows: Iterable[Encoded], device: torch.device | str, *, pad_id: int = 0) -> Rows:
+    """Rows of equal length on `device`. What stands behind an answer is never looked at: attention is causal."""
+    rows = list(rows)
+    T, A = max(len(row.ids) for row in rows), max(row.answer for row in rows)
+    ids = torch.full((len(rows), T), pad_id, dtype=torch.int64)
+    labels = torch.full((len(rows), A), IGNORED, dtype=torch.int64)
+    places = torch.empty(len(rows), A, dtype=torch.int64)
+    for r, row in enumerate(rows):
+        ids[r, : len(row.ids)] = torch.tensor(row.ids)
+        labels[r, : row.answer] = torch.tensor(row.ids[-row.answer :])
+        first = len(row.ids) - row.answer - 1
+        places[r] = torch.arange(first, first + A).clamp(max=len(row.ids) - 2)
+    return Rows(ids=ids.to(device), places=places.to(device), labels=labels.to(device))
