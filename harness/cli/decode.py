@@ -30,6 +30,9 @@ def decode(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Keep rows there; what it already has is not measured again.")
     ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Write the kernels of a step of each case there, and their times.")
+    ] = None,
     commit: Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")] = None,
 ) -> None:
     """Time decode steps as CUDA graphs: rows of many experts, of one, and of the base alone."""
@@ -45,4 +48,4 @@ def decode(
     # torch takes seconds to import: never for --help
     from harness.decode.command import run_decode
 
-    run_decode(options, json_file, commit=commit, say=typer.echo)
+    run_decode(options, json_file, commit=commit, profile=profile, say=typer.echo)

@@ -10,6 +10,7 @@ from harness.decode.case import DecodeCase
 from harness.decode.floor import whole_models_read_bytes
 from harness.decode.measure import COLUMNS, KEY, MeasureInputs, measure_decode, missing_groups
 from harness.decode.options import DecodeOptions
+from harness.decode.profile import profile_decode, trace_steps
 from harness.decode.rig import Layouts, build_decode, decode_layouts, plan_decode
 from harness.errors import UsageError
 from harness.flat_table import FlatRow, FlatTable
@@ -24,8 +25,22 @@ from meswitch_kernels.timing import read_bandwidth
 __all__ = ["format_row", "run_decode", "whole_models_line"]
 
 
-def run_decode(options: DecodeOptions, path: Path | None, *, commit: str | None, say: Callable[[str], None]) -> None:
+def run_decode(
+    options: DecodeOptions,
+    path: Path | None,
+    *,
+    commit: str | None,
+    profile: Path | None = None,
+    say: Callable[[str], None],
+) -> None:
     """Measure what `path` lacks of the options' cases. Prints the memory plan, then a line a case.
+
+    Args:
+        options: what to measure.
+        path: of the table; `None` prints only.
+        commit: of the code, where it is not a git checkout.
+        profile: where to write each case's kernels; `None` for no profile.
+        say: prints a line.
 
     Raises:
         HarnessError, MeswitchError: the options cannot be measured here: no GPU, no room, no such shape or codec.
@@ -37,7 +52,7 @@ def run_decode(options: DecodeOptions, path: Path | None, *, commit: str | None,
     codec = format_spec(linear.name, linear.options)
     table = FlatTable(path, columns=COLUMNS, key=KEY)
     groups = missing_groups(options, table, family=family.name, codec=codec)
-    if not groups:
+    if not groups and profile is None:
         say(f"all rows are in {path}")
         return
     check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
@@ -62,8 +77,11 @@ def run_decode(options: DecodeOptions, path: Path | None, *, commit: str | None,
         )
         say(f"{gpu.description}: read bandwidth {bandwidth / 1e12:.3f} TB/s; {whole_models_line(layouts, inputs)}")
         with torch.inference_mode():
-            for row in measure_decode(build_decode(family, options, layouts, device), inputs, groups, table):
+            rig = build_decode(family, options, layouts, device)
+            for row in measure_decode(rig, inputs, groups, table):
                 say(format_row(row))
+            if profile is not None:
+                profile_decode(rig, options.cases, profile, trace=trace_steps, say=say)
     finally:
         gpu.close()
 
