@@ -185,6 +185,7 @@ class EngineStats:
         switches, evictions, hits, moved_bytes: since start.
         slots: experts, or whole models, that fit at once; `None` where bytes decide and not places.
         memory_plan: where the budget of a GPU went, by part; empty on the CPU.
+        is_reference: whether a GPU was asked for, but the CPU's plain PyTorch serves: no result of it is a benchmark.
     """
 
     weight_bytes: Mapping[str, int]
@@ -196,6 +197,7 @@ class EngineStats:
     moved_bytes: int
     slots: int | None = None
     memory_plan: Mapping[str, int] = field(default_factory=dict)
+    is_reference: bool = False
 
 
 class Engine(Protocol):

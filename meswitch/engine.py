@@ -15,7 +15,7 @@ from meswitch.compatibility import check_compatible
 from meswitch.config import EngineConfig, RouterConfig, SchedulerConfig, StoreConfig
 from meswitch.core import BASE, Engine
 from meswitch.delta import ExpertDelta
-from meswitch.errors import BaseMismatchError, CapacityError, ExpertNameError
+from meswitch.errors import BaseMismatchError, CapacityError, ExpertNameError, UnsupportedModelError
 from meswitch.expert_profile import ExpertProfile, ProfileReader
 from meswitch.expert_source import is_tied
 from meswitch.format import load_expert, open_delta
@@ -28,6 +28,7 @@ from meswitch.router.tag import TagRouter
 from meswitch.store import Source
 from meswitch.switch_engine import SwitchEngine
 from meswitch.weights import WholeModel, read_whole_model, whole_model_bytes
+from meswitch_kernels.errors import UnsupportedShapeError
 
 __all__ = ["build_engine"]
 
@@ -47,9 +48,8 @@ def build_engine(config: EngineConfig) -> Engine:
     router = _build_router(config.router, config)
     limits = _within_positions(config.scheduler, base_config)
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="meswitch-load")
-    build = _cuda_parts if config.device.kind == "cuda" else _cpu_parts
     try:
-        parts = build(config, architecture, base_config, limits, executor, router.nbytes if router else 0)
+        parts = _build_parts(config, architecture, base_config, limits, executor, router.nbytes if router else 0)
         profiles = _read_profiles(config)
     except BaseException:
         executor.shutdown(cancel_futures=True)
@@ -68,6 +68,7 @@ def build_engine(config: EngineConfig) -> Engine:
         budget_bytes=config.memory_budget_bytes,
         kv_bytes=parts.kv_bytes,
         memory_plan=parts.memory_plan,
+        is_reference=parts.is_reference,
         on_close=close,
     )
 
@@ -81,6 +82,27 @@ class _Parts:
     kv_bytes: int
     memory_plan: Mapping[str, int]
     close: Callable[[], None]
+    is_reference: bool = False
+
+
+def _build_parts(
+    config: EngineConfig,
+    architecture: Architecture,
+    base_config: Any,
+    limits: SchedulerConfig,
+    executor: Executor,
+    router_bytes: int,
+) -> _Parts:
+    arguments = (config, architecture, base_config, limits, executor, router_bytes)
+    if config.device.kind == "cpu":
+        return _cpu_parts(*arguments)
+    try:
+        return _cuda_parts(*arguments)
+    except (UnsupportedModelError, UnsupportedShapeError) as error:
+        if config.device.allow_reference and config.synthetic is None:
+            # asked for: plain PyTorch on the CPU computes what no kernel covers, and the statistics say so
+            return replace(_cpu_parts(*arguments), is_reference=True)
+        raise UnsupportedModelError(f"{error} (--allow-reference serves it on the CPU, slowly)") from error
 
 
 def _cpu_parts(

@@ -62,7 +62,7 @@ class SwitchEngine:
         router: for requests that name no expert; `None` refuses them.
         budget_bytes: as configured, for the statistics.
         kv_bytes: of the batch's cache.
-        memory_plan: where the memory of a GPU went, for the statistics.
+        memory_plan, is_reference: for the statistics.
         on_close: stops what the builder started.
         clock_ns: monotonic.
     """
@@ -78,6 +78,7 @@ class SwitchEngine:
         budget_bytes: int,
         kv_bytes: int,
         memory_plan: Mapping[str, int] | None = None,
+        is_reference: bool = False,
         on_close: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -91,6 +92,7 @@ class SwitchEngine:
         self._budget_bytes = budget_bytes
         self._kv_bytes = kv_bytes + (router.kv_bytes if router else 0)
         self._memory_plan = dict(memory_plan or {})
+        self._is_reference = is_reference
         self._on_close = on_close
         self._clock_ns = clock_ns
         self._live: dict[str, _Live] = {}
@@ -146,6 +148,7 @@ class SwitchEngine:
             hits=self._hits,
             slots=self._pool.slots,
             memory_plan=self._memory_plan,
+            is_reference=self._is_reference,
             **self._pool.counters,
         )
 
