@@ -115,25 +115,29 @@ def _split_kernel(
 
 @jit
 def _join(y, parts, weights, i_b, first, used, H, SPLITS: tl.constexpr, D: tl.constexpr, BH: tl.constexpr):
-    """The heads `[first, first + BH)` of row `i_b`, `[BH, D]`; zeros where no split was used."""
+    """The heads `[first, first + BH)` of row `i_b`, `[BH * D]`; zeros where no split was used."""
     o_h = first + tl.arange(0, BH)
+    o_d = tl.arange(0, D)
     i_p = (i_b * H + o_h) * SPLITS
-    # every split's part is asked for before the first is used; a thread adds its own elements, in order
+    m_h = o_h < H
     b_top = tl.full([BH], float("-inf"), tl.float32)
     for s in tl.static_range(SPLITS):
-        b_w = tl.load(weights + i_p + s, mask=o_h < tl.where(s < used, H, 0), other=float("-inf"))
-        b_top = tl.maximum(b_top, b_w)
+        # what no split wrote is read and dropped: the loads need not wait for the length
+        b_w = tl.load(weights + i_p + s, mask=m_h, other=float("-inf"))
+        b_top = tl.maximum(b_top, tl.where(s < used, b_w, float("-inf")))
     # a row that is not in use has no split, no maximum and no sum
     b_top = tl.where(b_top == float("-inf"), 0.0, b_top)
     b_sum = tl.zeros([BH], tl.float32)
     b_acc = tl.zeros([BH, D], tl.float32)
+    # a thread adds its own elements, in order
     for s in tl.static_range(SPLITS):
-        m_h = o_h < tl.where(s < used, H, 0)
-        b_w = tl.exp2(tl.load(weights + i_p + s, mask=m_h, other=float("-inf")) - b_top)
-        b_part = tl.load(parts + (i_p + s)[:, None] * D + tl.arange(0, D)[None, :], mask=m_h[:, None], other=0.0)
+        b_w = tl.load(weights + i_p + s, mask=m_h, other=float("-inf"))
+        b_w = tl.exp2(tl.where(s < used, b_w, float("-inf")) - b_top)
+        b_part = tl.load(parts + (i_p + s)[:, None] * D + o_d[None, :], mask=m_h[:, None], other=0.0)
         b_sum += b_w
-        b_acc += b_part * b_w[:, None]
-    return (b_acc / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]).to(y.dtype.element_ty)
+        b_acc += tl.where(s < used, b_part, 0.0) * b_w[:, None]
+    b_y = b_acc / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
+    return tl.reshape(b_y.to(y.dtype.element_ty), (BH * D,))
 
 
 @jit
@@ -153,7 +157,6 @@ def _join_kernel(
     SPAN: tl.constexpr,
     D: tl.constexpr,
     BH: tl.constexpr,
-    BR: tl.constexpr,
     BT: tl.constexpr,
     BITS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -167,14 +170,15 @@ def _join_kernel(
     length = tl.load(lengths + i_b)
     start, span = _extent(length, window, SPLITS, SPAN, BT)
     used = tl.cdiv(length - start, span)
-    b_y = tl.reshape(_join(y, parts, weights, i_b, i_c * BH, used, H, SPLITS, D, BH), (BH * D,))
+    b_y = _join(y, parts, weights, i_b, i_c * BH, used, H, SPLITS, D, BH)
     o_y = i_c * BH * D + tl.arange(0, BH * D)
     tl.store(y + i_b * H * D + o_y, b_y, mask=o_y < H * D)
     if BITS > 0:
-        b_top = tl.zeros([BR * D], dtype=tl.int32)
-        for h in range(0, H, BR):
-            b_row = tl.reshape(_join(y, parts, weights, i_b, h, used, H, SPLITS, D, BR), (BR * D,))
-            b_top = tl.maximum(b_top, magnitude(b_row.to(tl.float32)))
+        b_top = magnitude(b_y.to(tl.float32))
+        if BH < H:
+            for h in range(0, H, BH):
+                b_row = _join(y, parts, weights, i_b, h, used, H, SPLITS, D, BH)
+                b_top = tl.maximum(b_top, magnitude(b_row.to(tl.float32)))
         top = tl.max(b_top, axis=0)
         store_slices(b_y.to(tl.float32), top, slices, sums, inverse, i_b, i_c, chunks, KB, BITS, BH * D, CHUNK)
 
@@ -224,11 +228,12 @@ def decode_attention(
             PRECISION="ieee" if q.dtype == torch.float32 else None, EARLY=early,
             enable_fp_fusion=True, num_warps=_WARPS, num_stages=_STAGES, **early_launch(q),
         )  # fmt: skip
-        BH, BR = CHUNK // D, min(_JOINED // D, triton.next_power_of_2(H))
-        _join_kernel[(B, triton.cdiv(H, BH))](
+        # slices need the row's largest element: a program takes as much of the row as its registers hold
+        joined = CHUNK if sliced is None else min(_JOINED, triton.next_power_of_2(max(H * D, CHUNK)))
+        _join_kernel[(B, triton.cdiv(H * D, joined))](
             y, parts, weights, lengths, slices, sums, inverse, window or 0, KB, chunks,
-            H=H, SPLITS=splits, SPAN=_SPAN, D=D, BH=BH, BR=BR, BT=_BT, BITS=bits or 0, CHUNK=CHUNK, EARLY=early,
-            enable_fp_fusion=True, num_warps=4 if sliced is None else max(4, BR * D // _JOIN_SHARE), **early_launch(q),
+            H=H, SPLITS=splits, SPAN=_SPAN, D=D, BH=joined // D, BT=_BT, BITS=bits or 0, CHUNK=CHUNK, EARLY=early,
+            enable_fp_fusion=True, num_warps=joined // _JOIN_SHARE, **early_launch(q),
         )  # fmt: skip
     return y if sliced is None else sliced
 

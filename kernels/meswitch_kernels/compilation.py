@@ -90,7 +90,7 @@ def _step_variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, st
     yield "rotary", _rotary_kernel, 1, {"values": "*bf16"}, {**heads, **rotary}
     split = {"SHARED": 4, "SPLITS": 8, "SPAN": 64, "BH": 16, "BT": 64, "PRECISION": None}
     yield "attention", _split_kernel, 4, {"values": "*bf16"}, {**heads, **split}
-    join = {"SPLITS": 8, "SPAN": 64, "BH": 8, "BR": 32, "BT": 64}
+    join = {"SPLITS": 8, "SPAN": 64, "BH": 32, "BT": 64}
     yield "attention join", _join_kernel, 16, {}, {**heads, **chunk, **join}
     yield "sampling", _best_kernel, 8, {}, {"BV": 512, "EARLY": early}
     yield "sampling join", _choose_kernel, 1, {"parts": "i32"}, {"BP": 16, "EARLY": early}
