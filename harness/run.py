@@ -1,7 +1,7 @@
 """Runs the arms of a plan one after another, each on the same schedule, and keeps every record."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,10 +69,12 @@ class Progress:
     """What a display may show. Called from the sending thread: be quick.
 
     Attributes:
+        on_plan: an arm's engine has started on a GPU: its name, and where the memory budget went.
         on_arm: an arm starts: its name, and how many requests it will get.
         on_record: a request ended.
     """
 
+    on_plan: Callable[[str, Mapping[str, int]], None] = field(default=lambda name, plan: None)
     on_arm: Callable[[str, int], None] = field(default=lambda name, total: None)
     on_record: Callable[[RequestRecord], None] = field(default=lambda record: None)
 
@@ -147,6 +149,7 @@ class _ArmSession:
                 self.run_directory.write_manifest(_with(manifest, entry))
                 return _with(manifest, entry)
             entry = replace(entry, startup_s=(self.clock.now_ns() - started_ns) / 1e9)
+            self._say_plan(driver)
             warm_up(driver, self.plan, self.clock)
             entry = replace(entry, stats_before=plain_stats(driver.stats()))
             self.run_directory.write_manifest(_with(manifest, entry))
@@ -158,6 +161,11 @@ class _ArmSession:
         finally:
             driver.stop()
         return _with(manifest, entry)
+
+    def _say_plan(self, driver: Driver) -> None:
+        stats = driver.stats() if self.repeat == 0 else None
+        if stats is not None and stats.memory_plan:
+            self.progress.on_plan(self.arm.name, stats.memory_plan)
 
     def _replay(self, driver: Driver) -> str | None:
         pulse = Pulse()

@@ -1,6 +1,7 @@
 """`harness run`: one trace, several arms, one answer."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from harness.run import Progress as RunProgress
 from harness.run import execute
 from harness.summary import Summary
 from harness.telemetry import open_gpu
+from meswitch.cuda.memory_plan import MemoryPlan
 
 __all__ = ["exit_code", "run"]
 
@@ -170,7 +172,7 @@ class _Display:
         )
         self._task: TaskID | None = None
         self._right = self._judged = self._failed = 0
-        self.callbacks = RunProgress(on_arm=self._start_arm, on_record=self._advance)
+        self.callbacks = RunProgress(on_plan=self._show_plan, on_arm=self._start_arm, on_record=self._advance)
 
     def __enter__(self) -> "_Display":
         self._bars.start()
@@ -178,6 +180,9 @@ class _Display:
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+
+    def _show_plan(self, name: str, plan: Mapping[str, int]) -> None:
+        self._bars.console.print(f"{name}: " + "\n".join(MemoryPlan(**plan).lines()), highlight=False)
 
     def _start_arm(self, name: str, total: int) -> None:
         self._right = self._judged = self._failed = 0

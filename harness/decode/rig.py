@@ -11,13 +11,14 @@ from harness.decode.options import DecodeOptions
 from meswitch.cuda.base_weights import random_base
 from meswitch.cuda.decoder import Decoder, rotary_tables
 from meswitch.cuda.kv_cache import KvCache, kv_bytes
-from meswitch.cuda.memory_plan import MemoryPlan, context_bytes, plan_memory, workspace_bytes
+from meswitch.cuda.memory_plan import MemoryPlan, plan_memory
 from meswitch.cuda.slot_layout import SlotLayout
 from meswitch.cuda.slots import SlotArena
 from meswitch.cuda.step_runner import StepRunner
 from meswitch.cuda.step_state import RowState
 from meswitch.cuda.synthetic_image import SyntheticImageSource, synthetic_layout
 from meswitch.cuda.whole_layout import WholeLayout, whole_layout
+from meswitch.cuda.workspace import context_bytes, workspace_bytes
 from meswitch.families import ShapeFamily
 
 __all__ = ["DecodeRig", "Layouts", "Rig", "build_decode", "decode_layouts", "plan_decode"]

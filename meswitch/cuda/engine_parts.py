@@ -22,7 +22,7 @@ from meswitch.cuda.delta_image import DeltaImageSource
 from meswitch.cuda.expert_layout import layout_of
 from meswitch.cuda.image import ImageSource
 from meswitch.cuda.kv_cache import KvCache, kv_bytes
-from meswitch.cuda.memory_plan import MemoryPlan, context_bytes, plan_memory, workspace_bytes
+from meswitch.cuda.memory_plan import MemoryPlan, plan_memory
 from meswitch.cuda.pinned import PinnedArena
 from meswitch.cuda.pool import CudaPool
 from meswitch.cuda.slot_layout import SlotLayout
@@ -32,6 +32,7 @@ from meswitch.cuda.synthetic_image import SyntheticImageSource, SyntheticWholeSo
 from meswitch.cuda.whole_image import WholeImageSource
 from meswitch.cuda.whole_layout import WholeLayout, WholeWeights, whole_layout
 from meswitch.cuda.whole_pool import WholeCudaPool
+from meswitch.cuda.workspace import context_bytes, workspace_bytes
 from meswitch.errors import BaseMismatchError, MeswitchError, UnsupportedModelError
 from meswitch.expert_source import is_tied
 from meswitch.format import DeltaDirectory, open_delta

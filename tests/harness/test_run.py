@@ -7,6 +7,7 @@ from harness.drivers.fake import FakeDriver, FakePlan
 from harness.errors import DriverError, RunFormatError
 from harness.records import RecordWriter, read_records
 from harness.run import Progress
+from meswitch.core import EngineStats
 from meswitch.errors import StorageError
 from workloads.trace import TraceRequest
 
@@ -160,3 +161,20 @@ def test_a_torn_last_record_is_left_out(run_arms):
     whole = run.requests.read_bytes()
     run.requests.write_bytes(whole[:-10])
     assert len(read_records(run.requests)) == 4
+
+
+def test_the_memory_plan_of_a_gpu_is_said_once_for_each_arm(run_arms):
+    plan = {"budget_bytes": 10, "slots": 2}
+    stats = EngineStats(
+        weight_bytes={}, kv_bytes=0, budget_bytes=10, switches=0, evictions=0, hits=0, moved_bytes=0, memory_plan=plan
+    )
+    said = []
+    progress = Progress(on_plan=lambda name, found: said.append((name, found)))
+    run_arms(requests(2), {"one": fast, "two": fast}, progress=progress, stats=stats)
+    assert said == [("one", plan), ("two", plan)]
+
+
+def test_without_a_gpu_no_memory_plan_is_said(run_arms):
+    said = []
+    run_arms(requests(2), {"one": fast}, progress=Progress(on_plan=lambda *found: said.append(found)))
+    assert said == []

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from meswitch.cuda.memory_plan import MemoryPlan, context_bytes, plan_memory, workspace_bytes
+from meswitch.cuda.memory_plan import MemoryPlan, plan_memory
+from meswitch.cuda.workspace import workspace_bytes
 from meswitch.errors import CapacityError
 from meswitch.families import load_shape_family
 
@@ -54,22 +55,6 @@ def test_the_printed_entries_are_in_gib_and_empty_ones_are_left_out() -> None:
         "  workspace             1.00  at most",
         "  rest                 42.50",
     )
-
-
-def test_the_workspace_holds_the_largest_merged_matrix_and_grows_with_the_chunk() -> None:
-    shape = load_shape_family("mistral-7b").shape
-    sizes = [
-        workspace_bytes(shape, torch.bfloat16, max_rows=16, chunk_tokens=chunk, context_tokens=2048)
-        for chunk in (1, 512, 2048)
-    ]
-    # gate and up together, 28672 x 4096 in two bytes each
-    assert 2 * 28672 * 4096 < sizes[0] < sizes[1] < sizes[2]
-    # it is small beside what it serves
-    assert sizes[2] < 2 << 30
-
-
-def test_a_cpu_has_no_context() -> None:
-    assert context_bytes(torch.device("cpu")) == 0
 
 
 def test_sixteen_experts_of_mistral_with_their_keys_and_values_fit_into_76_gib() -> None:
