@@ -13,7 +13,7 @@ from meswitch.checkpoint import Checkpoint
 from meswitch.compatibility import check_compatible
 from meswitch.config import EngineConfig, SchedulerConfig
 from meswitch.core import BASE
-from meswitch.cuda.availability import check_device
+from meswitch.cuda.availability import check_budget, check_device
 from meswitch.cuda.base_weights import random_base, read_base
 from meswitch.cuda.batch import CudaBatch
 from meswitch.cuda.decoder import Decoder, rotary_tables
@@ -33,7 +33,7 @@ from meswitch.cuda.whole_image import WholeImageSource
 from meswitch.cuda.whole_layout import WholeLayout, WholeWeights, whole_layout
 from meswitch.cuda.whole_pool import WholeCudaPool
 from meswitch.cuda.workspace import context_bytes, workspace_bytes
-from meswitch.errors import BaseMismatchError, MeswitchError, UnsupportedModelError
+from meswitch.errors import BaseMismatchError, CapacityError, MeswitchError, UnsupportedModelError
 from meswitch.expert_source import is_tied
 from meswitch.format import DeltaDirectory, open_delta
 from meswitch.identity import base_identity
@@ -72,13 +72,21 @@ def build_parts(
 
     Raises:
         EngineError: there is no such GPU, or no Triton.
-        CapacityError: the budget holds less than the base, one expert and the cache.
+        CapacityError: the budget holds less than the base, one expert and the cache, or the GPU less than the budget.
         UnsupportedModelError: this path does not compute such a model.
     """
     check_device(config.device)
+    check_budget(config.memory_budget_bytes, index=config.device.index)
     device = torch.device("cuda", config.device.index)
     torch.cuda.set_device(device)
-    return build_parts_on(device, config, base_config, limits=limits, executor=executor, architecture=architecture)
+    try:
+        return build_parts_on(device, config, base_config, limits=limits, executor=executor, architecture=architecture)
+    except torch.OutOfMemoryError as cause:
+        # other programs may take memory at any time, and the plan of what computing needs is an estimate
+        raise CapacityError(
+            f"the GPU must have what the plan within {config.memory_budget_bytes} bytes needs, and ran out while the "
+            f"engine was built: {str(cause).splitlines()[0]}; stop what else runs there, or ask for fewer rows or slots"
+        ) from cause
 
 
 def build_parts_on(
