@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 NARROW = {"hidden_size": 64, "intermediate_size": 96}
 """Heads of 16 dimensions; q, k and v, and gate and up, each in a part of its own."""
 
-WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_key_value_heads": 4, "num_hidden_layers": 1}
-"""As many rows as stacking asks for: q, k and v in one part, gate and up in another."""
+WIDE = {"hidden_size": 256, "intermediate_size": 384, "num_hidden_layers": 1}
+"""Stacked: q, k and v in one part of 256 + 128 + 128 rows, so that q has two lists of channels; gate and up too."""
 
 
 def make_base(root: Path, kind: str = "llama", **changes: Any) -> Path:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from meswitch.codecs import decompress
 from meswitch.cuda.delta_image import DeltaImageSource
 from meswitch.cuda.expert_layout import layout_of
-from meswitch.cuda.slot_layout import MatrixPart, SlotLayout, VectorPart
+from meswitch.cuda.slot_layout import CodeShape, MatrixPart, SlotLayout, VectorPart, slot_layout
 from meswitch.cuda.slots import SlotArena
 from meswitch.errors import DeltaFormatError
 from meswitch.format import load_expert
@@ -21,6 +21,8 @@ from meswitch.format.writer import hash_file
 from meswitch_kernels.reference import delta_weight_ref
 from tests.meswitch.cuda.delta_experts import CPU, WIDE, make_base, make_delta, opened, shape_of
 
+CODE = CodeShape(bits=2, salient=8)
+KINDS = ("linear", "embedding", "head")
 CODECS = {"linear": "salient:bits=2,channels=8", "embedding": "rtn:bits=4", "head": "rtn:bits=8"}
 
 
@@ -84,6 +86,13 @@ def test_an_image_holds_what_the_codecs_decompress(
     assert source.nbytes == layout.nbytes
     assert source.read_bytes == (path / "delta.safetensors").stat().st_size
     check_against_codecs(path, layout, filled(source))
+
+
+def test_stacked_matrices_of_different_heights_are_among_those_tried(tmp_path: Path) -> None:
+    layout = slot_layout(shape_of(make_base(tmp_path / "base", **WIDE)), **dict.fromkeys(KINDS, CODE))
+    part = layout.layers[0]["qkv"]
+    assert isinstance(part, MatrixPart)
+    assert [len(places["salient"]) for _, places in part.places()] == [2, 1, 1]
 
 
 def test_nothing_of_an_earlier_image_is_left(delta: tuple[Path, SlotLayout]) -> None:

@@ -1,5 +1,6 @@
 """A file arrives whole and in order, whatever pieces it is asked for in, through the page cache or past it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_a_file_that_ends_too_early_is_an_error_of_the_callers_kind(direct: bool
         pytest.raises(DeltaFormatError, match="became shorter"),
     ):
         stream.read_into(memoryview(bytearray(asked)))
+
+
+def test_only_direct_reads_go_past_the_page_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    flags = []
+    opened = os.open
+    monkeypatch.setattr(
+        file_stream.os, "open", lambda path, flag: flags.append(flag & os.O_DIRECT) or opened(path, flag)
+    )
+    for direct in (False, True):
+        with open_stream(tmp_path / "file", direct=direct):
+            pass
+    assert flags == [0, os.O_DIRECT]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
