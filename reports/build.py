@@ -23,7 +23,7 @@ from reports.tables import (
     to_csv,
 )
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "emptied", "replace_text"]
 
 _LABELS = {
     "requests": "every request: stamps, verdict, answer",
@@ -50,14 +50,14 @@ def build_report(run_dir: Path) -> Path:
         experts=experts_table(source.summary),
     )
     texts = {name: to_csv(table) for name, table in _all_tables(source, tables).items()}
-    folder = _emptied(run_dir / "tables")
+    folder = emptied(run_dir / "tables")
     for name, text in texts.items():
-        _replace(folder / f"{name}.csv", text)
-    figures = draw_figures(source, tables, _emptied(run_dir / "figures"))
+        replace_text(folder / f"{name}.csv", text)
+    figures = draw_figures(source, tables, emptied(run_dir / "figures"))
     downloads = [make_download(f"{name}.csv", _LABELS.get(name, name), text) for name, text in texts.items()]
-    _replace(run_dir / "report.md", run_markdown(source))
+    replace_text(run_dir / "report.md", run_markdown(source))
     page = run_dir / "report.html"
-    _replace(page, render_page(source, figures, downloads))
+    replace_text(page, render_page(source, figures, downloads))
     return page
 
 
@@ -74,7 +74,7 @@ def _all_tables(source: RunSource, tables: Tables) -> dict[str, pd.DataFrame]:
     return named
 
 
-def _emptied(folder: Path) -> Path:
+def emptied(folder: Path) -> Path:
     """`folder` without the files of an earlier build, which this one may have no data for."""
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
@@ -83,7 +83,7 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Write `text` whole or not at all: an interrupted build leaves the old file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

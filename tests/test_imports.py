@@ -36,6 +36,7 @@ REPORTS_READS = (
     "harness.results",
     "harness.statistics",
     "harness.summary",
+    "harness.sweep.",
     "harness.telemetry.sample",
     "harness.units",
     "harness.weights",

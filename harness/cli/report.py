@@ -10,18 +10,24 @@ from rich.console import Console
 from harness.aggregation import rebuild_summary
 from harness.cli.table import print_summary
 from harness.results import find_run
+from harness.sweep.build import rebuild_sweep
+from harness.sweep.results import SweepDirectory
 
 __all__ = ["report"]
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="A run's directory, its id, the end of its id, or latest.")],
+    run: Annotated[
+        str, typer.Argument(help="A run's directory, its id, the end of its id, or latest; or a sweep's directory.")
+    ],
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json and nothing else on stdout.")] = False,
 ) -> int:
-    """Rebuild summary.json, the figures and report.html of a run from its raw records."""
+    """Rebuild summary.json, the figures and report.html of a run, or of a sweep, from its raw records."""
     from reports.build import build_report
 
+    if SweepDirectory(Path(run)).manifest.is_file():
+        return _report_sweep(Path(run), as_json=as_json)
     directory = find_run(run, runs_dir)
     summary = rebuild_summary(directory.path)
     page = build_report(directory.path)
@@ -29,4 +35,17 @@ def report(
         sys.stdout.write(directory.summary.read_text())
     else:
         print_summary(summary, directory.path, page, Console())
+    return 0
+
+
+def _report_sweep(path: Path, *, as_json: bool) -> int:
+    from reports.sweep.build import build_sweep_report
+
+    directory = SweepDirectory(path)
+    rebuild_sweep(directory)
+    page = build_sweep_report(path)
+    if as_json:
+        sys.stdout.write(directory.rows.read_text())
+    else:
+        typer.echo(f"report  {page.resolve().as_uri()}")
     return 0

@@ -194,20 +194,20 @@ def _print_plan(plan: SweepPlan, directory: SweepDirectory) -> None:
 
 def _print_rows(rows: Sequence[SweepRow]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("arm", "load", "experts", "slots", "outcome", "tokens/s", "TTFT p50", "hits", "Belady", "memory"):
-        table.add_column(heading, justify="left" if heading in ("arm", "load", "outcome") else "right", no_wrap=True)
+    for heading in ("arm", "load", "experts", "outcome", "tokens/s", "TTFT p50", "hits", "memory"):
+        words = heading in ("arm", "load", "outcome")
+        # names give way before numbers do
+        table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for row in rows:
         load = f"n={row.in_flight}" if row.in_flight is not None else f"{row.rate_per_s:g}/s"
         table.add_row(
             row.arm,
             f"{row.popularity} {load}",
             str(row.experts),
-            str(row.slots or "–"),
             row.outcome if row.valid or row.outcome != "ok" else "not valid",
             format_number(row.output_tokens_per_s),
             format_seconds(row.ttft_p50_s),
             format_share(row.hit_rate),
-            format_share(row.belady_hit_rate),
             format_bytes(row.nvml_bytes) if row.nvml_bytes is not None else "–",
         )
     Console().print(table, "")

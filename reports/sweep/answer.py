@@ -1,0 +1,70 @@
+"""What may be said of a sweep, in sentences: claims where intervals lie apart, and what did not fit."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.claims import claim_apart
+from harness.summary import Estimate
+from harness.sweep.rows import SweepRow
+from harness.units import format_bytes, format_plural
+from reports.sweep.source import SweepSource
+
+__all__ = ["caveats", "sweep_sentences"]
+
+
+def sweep_sentences(source: SweepSource) -> list[str]:
+    """The throughput of the treatment against the best swap, slice by slice, and what memory did not hold."""
+    sentences: list[str] = []
+    for part in source.slices:
+        compared = _compared(part.rows, source.treatment)
+        if compared:
+            sentences.append(f"{part.title}: {compared}")
+    return [*sentences, *_limits(source)]
+
+
+def caveats(source: SweepSource) -> list[str]:
+    """What a reader must know before any figure."""
+    family = source.manifest.family
+    found = [f"{family.get('name')}: {family.get('kind')}; {family.get('note')}"]
+    shared = max((row.shared_images for row in source.rows), default=0)
+    if shared:
+        found.append(
+            f"up to {shared} experts share their place in host memory with another: their bytes are really moved, "
+            "but not from memory of their own"
+        )
+    unsettled = sum(row.outcome == "ok" and not row.settled for row in source.rows)
+    if unsettled:
+        found.append(
+            f"{format_plural(unsettled, 'cell')} had not settled when the measurement began: first tokens are left out"
+        )
+    unused = [row for row in source.rows if row.outcome == "ok" and not row.valid]
+    for row in unused:
+        found.append(f"not used: {row.arm}, {row.experts} experts, {row.popularity}: {'; '.join(row.reasons)}")
+    return found
+
+
+def _compared(rows: Sequence[SweepRow], treatment: str) -> str:
+    """The largest number of experts at which both were measured."""
+    ours = {row.experts: row for row in rows if row.arm == treatment and row.valid}
+    for experts in sorted(ours, reverse=True):
+        swaps = [row for row in rows if row.experts == experts and row.valid and row.arm.startswith("full-swap")]
+        best = max(swaps, key=lambda row: row.output_tokens_per_s or 0.0, default=None)
+        if best is not None:
+            claim = claim_apart(_tokens(ours[experts]), _tokens(best), lower="fewer", higher="more")
+            return f"with {format_plural(experts, 'expert')}, output tokens/s against {best.arm}: {claim.text}"
+    return ""
+
+
+def _tokens(row: SweepRow) -> Estimate | None:
+    if row.output_tokens_per_s is None:
+        return None
+    return Estimate(value=row.output_tokens_per_s, low=row.output_tokens_per_s_low, high=row.output_tokens_per_s_high)
+
+
+def _limits(source: SweepSource) -> Iterator[str]:
+    lost: dict[tuple[str, int], int] = {}
+    for row in source.rows:
+        if row.outcome in ("does-not-fit", "oom"):
+            key = row.arm, row.memory_budget_bytes
+            lost[key] = min(lost.get(key, row.experts), row.experts)
+    for (arm, budget), experts in sorted(lost.items()):
+        yield f"{arm} does not hold {format_plural(experts, 'expert')} within {format_bytes(budget)}"

@@ -1,0 +1,130 @@
+"""A sweep's directory becomes a report: figures as SVG and PNG, tables as CSV, Markdown, and one page.
+
+The same directory gives the same bytes: nothing here reads a clock, a random number or the environment.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports.build import emptied, replace_text
+from reports.catalogue import DrawnFigure
+from reports.figures import svg
+from reports.figures.scaling import draw_hit_rates, draw_scaling
+from reports.figures.svg import css_variables
+from reports.figures.theme import drawing
+from reports.html import Download, make_download
+from reports.sweep.answer import caveats, sweep_sentences
+from reports.sweep.source import SweepSource, read_sweep
+from reports.sweep.tables import CELL_HEADINGS, FIT_HEADINGS, METHOD_LINES, cell_cells, fit_cells, markdown
+from reports.tables import to_csv
+
+__all__ = ["build_sweep_report"]
+
+CAPTION = (
+    "Our system is solid, every baseline dashed. Crosses are what memory did not hold. Vertical strokes are 95 % "
+    "intervals; the dashed line over the memory is the budget."
+)
+
+
+def build_sweep_report(sweep_dir: Path) -> Path:
+    """The path of `report.html`, after writing it, `report.md`, `figures/` and `tables/` into `sweep_dir`.
+
+    Raises:
+        RunFormatError: a file of the sweep is missing or damaged.
+    """
+    source = read_sweep(sweep_dir)
+    texts = {"sweep": _csv(source.rows), "fit": _csv(source.fits)}
+    folder = emptied(sweep_dir / "tables")
+    for name, text in texts.items():
+        replace_text(folder / f"{name}.csv", text)
+    figures = list(_draw(source, emptied(sweep_dir / "figures")))
+    replace_text(sweep_dir / "report.md", _markdown(source))
+    labels = {"sweep": "every cell", "fit": "the lines"}
+    downloads = [make_download(f"{name}.csv", labels[name], text) for name, text in texts.items()]
+    page = sweep_dir / "report.html"
+    replace_text(page, _page(source, figures, downloads))
+    return page
+
+
+def _csv(rows: object) -> str:
+    frame = pd.DataFrame([asdict(row) for row in rows])  # type: ignore[attr-defined]
+    return to_csv(frame) if len(frame) else ""
+
+
+def _draw(source: SweepSource, folder: Path) -> Iterator[DrawnFigure]:
+    with drawing():
+        for part in source.slices:
+            figure = draw_scaling(part.rows, treatment=source.treatment)
+            if figure is not None:
+                yield _drawn(
+                    figure,
+                    folder,
+                    name=f"scaling-{part.name}",
+                    title=part.title,
+                    caption=CAPTION,
+                )
+        ours = [row for row in source.rows if row.arm == source.treatment]
+        figure = draw_hit_rates(ours)
+        if figure is not None:
+            yield _drawn(
+                figure,
+                folder,
+                name="hit-rates",
+                title=f"Found resident: {source.treatment}",
+                caption="Share of requests whose expert was on the device, beside the best any policy could have done.",
+            )
+
+
+def _drawn(figure: Figure, folder: Path, *, name: str, title: str, caption: str) -> DrawnFigure:
+    document = svg.save(figure, folder / name)
+    element = svg.inline_svg(document, name, f"{title}. The table of all cells has the numbers.")
+    return DrawnFigure(section="scaling", name=name, title=title, caption=caption, svg=element)
+
+
+def _title(source: SweepSource) -> str:
+    most = max((row.experts for row in source.rows), default=0)
+    return f"{source.manifest.family.get('name')}: up to {most} experts, {len(source.rows)} cells"
+
+
+def _markdown(source: SweepSource) -> str:
+    lines = [f"**{_title(source)}**", ""]
+    lines += [*(f"- {sentence}" for sentence in (*sweep_sentences(source), *caveats(source))), ""]
+    for part in source.slices:
+        lines += [f"{part.title}:", "", markdown(CELL_HEADINGS, [cell_cells(row) for row in part.rows]), ""]
+    if source.fits:
+        lines += ["One more expert:", "", markdown(FIT_HEADINGS, [fit_cells(row) for row in source.fits]), ""]
+    return "\n".join(lines)
+
+
+def _page(source: SweepSource, figures: list[DrawnFigure], downloads: list[Download]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    manifest = source.manifest
+    facts = {"command": manifest.command, "provenance": manifest.provenance, "family": manifest.family}
+    return environment.get_template("sweep.html.j2").render(
+        title=_title(source),
+        manifest=manifest,
+        sentences=sweep_sentences(source),
+        caveats=caveats(source),
+        figures=figures,
+        fit_headings=FIT_HEADINGS,
+        fits=[fit_cells(row) for row in source.fits],
+        cell_headings=CELL_HEADINGS,
+        slices=[{"title": part.title, "cells": [cell_cells(row) for row in part.rows]} for part in source.slices],
+        facts=json.dumps({**facts, "config": manifest.config}, indent=2, ensure_ascii=False),
+        methods=METHOD_LINES,
+        downloads=downloads,
+        light=css_variables(dark=False),
+        dark=css_variables(dark=True),
+    )

@@ -1,0 +1,76 @@
+"""A sweep as its report reads it: what it says of itself, and its cells as rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.sweep.fit import FitRow, fit_rows
+from harness.sweep.results import SweepDirectory, SweepManifest
+from harness.sweep.rows import SweepRow, sweep_rows
+
+__all__ = ["Slice", "SweepSource", "read_sweep"]
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """The rows of one budget, policy, popularity and load: what one figure shows."""
+
+    budget_bytes: int
+    policy: str
+    popularity: str
+    load: str
+    rows: tuple[SweepRow, ...]
+
+    @property
+    def title(self) -> str:
+        """What the rows have in common."""
+        return f"{self.popularity}, {self.load}, {self.policy}, {self.budget_bytes / GIB:.3g} GiB"
+
+    @property
+    def name(self) -> str:
+        """The title as a part of a file's name."""
+        return "".join(letter if letter.isalnum() or letter == "." else "-" for letter in self.title).replace("--", "-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSource:
+    """One sweep, read from disk.
+
+    Attributes:
+        treatment: the arm the report is about.
+    """
+
+    manifest: SweepManifest
+    rows: Sequence[SweepRow]
+    fits: Sequence[FitRow]
+    treatment: str
+
+    @property
+    def slices(self) -> Iterator[Slice]:
+        """The rows by what they have in common beside arm and experts, the largest budget first."""
+        groups: dict[tuple[int, str, str, str], list[SweepRow]] = {}
+        for row in self.rows:
+            key = (-row.memory_budget_bytes, row.policy, row.popularity, load_words(row))
+            groups.setdefault(key, []).append(row)
+        for (budget, policy, popularity, load), rows in sorted(groups.items()):
+            yield Slice(budget_bytes=-budget, policy=policy, popularity=popularity, load=load, rows=tuple(rows))
+
+
+def load_words(row: SweepRow) -> str:
+    """The load of a row in words."""
+    return f"{row.in_flight} in flight" if row.in_flight is not None else f"{row.rate_per_s:g} requests/s"
+
+
+def read_sweep(path: Path) -> SweepSource:
+    """Everything a report needs from a sweep's directory.
+
+    Raises:
+        RunFormatError: a file is missing or damaged.
+    """
+    directory = SweepDirectory(path)
+    rows = tuple(sweep_rows(directory))
+    arms = [row.arm for row in rows]
+    treatment = "meswitch" if "meswitch" in arms or not arms else arms[0]
+    return SweepSource(manifest=directory.read_manifest(), rows=rows, fits=tuple(fit_rows(rows)), treatment=treatment)
