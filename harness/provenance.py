@@ -17,6 +17,8 @@ from harness.telemetry.gpu import GpuMonitor
 __all__ = ["collect_provenance", "python_command", "redact"]
 
 PACKAGES = ("meswitch", "torch", "transformers", "triton", "tokenizers", "safetensors", "numpy", "pydantic")
+COMMIT_VARIABLE = "MESWITCH_COMMIT"
+
 SECRET = re.compile(r"(token|secret|password|passwd|api[-_]?key|credential)", re.IGNORECASE)
 
 
@@ -25,12 +27,13 @@ def collect_provenance(gpu: GpuMonitor, *, commit: str | None = None) -> dict[st
 
     Args:
         gpu: that is used.
-        commit: of the code, as a user says it where it is not a git checkout.
+        commit: of the code, as a user says it; else what `MESWITCH_COMMIT` says, and else what git does. A copy of
+            a checkout is not one, or one of an older commit.
     """
     state = gpu.state()
-    said = None if commit is None else {"commit": commit, "dirty": None}
+    said = commit or os.environ.get(COMMIT_VARIABLE)
     return {
-        "git": _git(Path(__file__).resolve().parent) or said,
+        "git": {"commit": said, "dirty": None} if said else _git(Path(__file__).resolve().parent),
         "machine": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),

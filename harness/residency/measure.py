@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from harness.errors import DriverError
@@ -105,10 +106,11 @@ def memory_row(filled: Filled, *, family: str, codec: str | None) -> FlatRow:
 
 def raw_record(filled: Filled, config: EngineConfig, provenance: Mapping[str, object]) -> dict[str, object]:
     """Everything that was counted. Of experts that differ in nothing but their number, the first is named."""
-    first = dict(list(config.experts.items())[:1])
+    # names, not places: where the shapes lie on this machine is nobody's business
+    first = {name: Path(path.name) for name, path in list(config.experts.items())[:1]}
     return {
         "provenance": provenance,
-        "config": to_json_value(replace(config, experts=first)),
+        "config": to_json_value(replace(config, base=Path(config.base.name), experts=first)),
         "experts_offered": len(config.experts),
         "plan": asdict(filled.plan),
         "nvml_before": asdict(filled.before),
