@@ -18,7 +18,7 @@ from harness.evaluation_log import Evaluation, add_evaluation
 from harness.fidelity.arms import arms_of
 from harness.fidelity.rebuild import FidelityReport, label_of, rebuild_fidelity
 from harness.provenance import collect_provenance, python_command
-from harness.results import to_json_object
+from harness.results import to_json_object, write_atomic
 from harness.telemetry import open_gpu
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def fidelity(request: FidelityRequest) -> int:
     started = time.monotonic()
     done = request.rebuild or evaluate(request, started)
     report = rebuild_fidelity(request.output)
+    publish(report, request.output)
     if request.as_json:
         sys.stdout.write((request.output / "quality.json").read_text())
         return 0
@@ -65,6 +66,21 @@ def fidelity(request: FidelityRequest) -> int:
     if not done:
         console.print("the time limit cut it short: call again to go on", highlight=False)
     return 0
+
+
+def publish(report: FidelityReport, output: Path) -> None:
+    """Write the tables and the rate–distortion figure beside the figures that they show."""
+    from harness.fidelity.tables import figure_table, markdown
+    from reports.figures.rate_distortion import draw_rate_distortion
+    from reports.figures.svg import save
+    from reports.figures.theme import drawing
+
+    write_atomic(output / "tables.md", markdown(report).encode())
+    shown = report.means or report.by_likelihood
+    with drawing():
+        figure = draw_rate_distortion(figure_table(shown), title=f"{report.family}, all codecs at gain 1")
+        if figure is not None:
+            save(figure, output / "rate-distortion")
 
 
 def evaluate(request: FidelityRequest, started: float) -> bool:

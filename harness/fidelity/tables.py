@@ -1,0 +1,128 @@
+"""The published tables of a fidelity report, as Markdown, and the table that its figure is drawn from."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from harness.fidelity.rebuild import ArmMean, Comparison, FidelityReport, TaskEnds, label_of
+from harness.summary import Estimate
+from meswitch.codecs import short_spec
+
+__all__ = ["figure_table", "markdown", "shown_name"]
+
+
+def markdown(report: FidelityReport) -> str:
+    """All tables of the report."""
+    parts = [
+        f"# {report.family}: how near compressed experts stay to the experts",
+        "Made by `harness quality` from `records/`; `--rebuild` makes it again. KL (nats of a token) and agreement are "
+        "against the expert itself, over the answers to test items of its own task. "
+        f"Intervals: {report.methods['interval']}.",
+        "## Experts",
+        ends_table(report.tasks),
+        *section("Arms, mean of the scored tasks", report.means, report.comparisons),
+        *section("Arms of the first seed only", report.partial),
+        *section("Tasks compared by likelihood", report.by_likelihood),
+        *section("Experts at half of their training", report.half),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(title: str, means: Sequence[ArmMean], comparisons: Sequence[Comparison] = ()) -> Iterator[str]:
+    """A heading and a table; nothing of no arms."""
+    if means:
+        yield f"## {title}"
+        yield arms_table(means, comparisons)
+
+
+def ends_table(tasks: Sequence[TaskEnds]) -> str:
+    """What each task's experts learnt."""
+    lines = [
+        "| task | seeds | test items | answer tokens | NLL base, expert | exact base, expert | scored |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for task in tasks:
+        shares = f"{100 * task.accuracy_base:.1f} %, {100 * task.accuracy_expert:.1f} %"
+        likelihoods = f"{task.nll_base:.3f}, {task.nll_expert:.3f}"
+        counts = f"{task.seeds} | {task.n} | {task.tokens}"
+        lines.append(f"| {task.task} | {counts} | {likelihoods} | {shares} | {'yes' if task.scored else 'no'} |")
+    return "\n".join(lines)
+
+
+def arms_table(means: Sequence[ArmMean], comparisons: Sequence[Comparison]) -> str:
+    """Every arm with its intervals."""
+    ratios = {comparison.arm: comparison.kl_ratio for comparison in comparisons}
+    lines = [
+        "| arm | bits | MB | KL [95 %] | KL ÷ 2-bit mse | agreement [95 %] | points lost [95 %] | gap closed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for mean in means:
+        ratio = ratios.get(label_of(mean.arm, mean.gain))
+        cells = (
+            f"{'**' if mean.on_front else ''}{shown_name(mean)}{'**' if mean.on_front else ''}",
+            "–" if mean.bits_per_weight is None else f"{mean.bits_per_weight:.3f}",
+            "–" if mean.expert_bytes is None else f"{mean.expert_bytes / 1e6:.1f}",
+            interval(mean.kl, ".5f"),
+            "–" if ratio is None else interval(ratio, ".2f"),
+            interval(mean.agreement, ".4f"),
+            interval(lost(mean.accuracy_change), ".2f"),
+            f"{mean.gap_closed.value:.4f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def shown_name(mean: ArmMean) -> str:
+    """An arm as tables name it, its codec's options at their defaults left out."""
+    spec, space, rest = mean.arm.partition(" ")
+    name = f"{short_spec(spec)}{space}{rest}" if ":" in spec else mean.arm
+    if mean.gain_matched:
+        return f"`{name}`, gain-matched ({mean.mean_gain:.2f})"
+    return f"`{label_of(name, mean.gain)}`"
+
+
+def lost(change: Estimate) -> Estimate:
+    """A change of a share as points lost."""
+    low, high = change.low, change.high
+    return Estimate(
+        value=-100 * change.value + 0.0,
+        low=None if high is None else -100 * high + 0.0,
+        high=None if low is None else -100 * low + 0.0,
+    )
+
+
+def interval(estimate: Estimate, form: str) -> str:
+    """A value with its ends."""
+    low, high = ("–" if end is None else f"{end:{form}}" for end in (estimate.low, estimate.high))
+    return f"{estimate.value:{form}} [{low}, {high}]"
+
+
+def figure_table(means: Sequence[ArmMean]) -> pd.DataFrame:
+    """The codecs at gain 1, trained gains apart, as `reports.figures.rate_distortion` wants them."""
+    rows = [
+        {
+            "label": figure_label(mean.arm),
+            "bits": mean.bits_per_weight,
+            "kl": mean.kl.value,
+            "low": mean.kl.low,
+            "high": mean.kl.high,
+            "on_front": mean.on_front,
+        }
+        for mean in means
+        if mean.bits_per_weight is not None and mean.gain == 1.0 and mean.bits_per_weight < 16
+    ]
+    return pd.DataFrame(rows, columns=["label", "bits", "kl", "low", "high", "on_front"])
+
+
+def figure_label(arm: str) -> str:
+    """The codec's name, with what a reader looks for: its step, salient channels, trained gains."""
+    spec, _, rest = arm.partition(" ")
+    name, _, options = spec.partition(":")
+    words = [name]
+    if name in ("rtn", "salient", "gptq") and "step=" in options:
+        words.append(options.partition("step=")[2].split(",")[0])
+    if name == "sparse-sign" and "channels=" in options:
+        words.append("+ salient")
+    if rest.startswith("distilled"):
+        words.append("distilled")
+    return " ".join(words)
