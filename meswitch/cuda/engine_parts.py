@@ -33,7 +33,7 @@ from meswitch.cuda.whole_image import WholeImageSource
 from meswitch.cuda.whole_layout import WholeLayout, WholeWeights, whole_layout
 from meswitch.cuda.whole_pool import WholeCudaPool
 from meswitch.cuda.workspace import context_bytes, workspace_bytes
-from meswitch.errors import BaseMismatchError, CapacityError, MeswitchError, UnsupportedModelError
+from meswitch.errors import BaseMismatchError, CapacityError, EngineError, MeswitchError, UnsupportedModelError
 from meswitch.expert_source import is_tied
 from meswitch.format import DeltaDirectory, open_delta
 from meswitch.identity import base_identity
@@ -192,8 +192,9 @@ class _Builder:
         )
 
     def host_images(self, nbytes: int, sources: Mapping[str, ImageSource]) -> PinnedArena:
-        """Pinned memory for as many images as the host budget holds."""
-        distinct = len({id(source) for source in sources.values()})
+        """Pinned memory for as many images as the host budget holds; for one where each switch is to read its file."""
+        from_disk = self.config.weights == "full" and self.config.device.model_source != "host"
+        distinct = 1 if from_disk else len({id(source) for source in sources.values()})
         budget = self.config.device.host_budget_bytes
         images = distinct if budget is None else max(1, min(distinct, budget // nbytes))
         arena = PinnedArena(nbytes, images=images, device=self.device)
@@ -283,6 +284,11 @@ def _whole_sources(builder: _Builder, layout: WholeLayout) -> dict[str, ImageSou
     config = builder.config
     paths: dict[str, Path] = {BASE: config.base, **config.experts}
     if config.synthetic is not None:
+        if config.device.model_source != "host":
+            raise EngineError(
+                f"random models have no files: model_source must be host, got {config.device.model_source}; "
+                "give checkpoints, or compare with models in host memory"
+            )
         seed = config.synthetic.seed
         return shared_sources(
             tuple(paths),

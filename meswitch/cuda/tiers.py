@@ -131,8 +131,8 @@ class Tiers:
         self._refused = False
         self._counts = dict.fromkeys(("switches", "evictions", "moved_bytes"), 0)
         self._copied = dict.fromkeys(("copies", "copied_bytes", "copy_us"), 0)
-        for name in config.pinned:
-            self.request(name)
+        # nobody may ever ask for those: they are brought until each has its slot
+        self._to_pin = dict.fromkeys(config.pinned)
 
     @property
     def slots(self) -> int:
@@ -204,11 +204,8 @@ class Tiers:
         ended: list[Loaded | LoadFailed] = []
         for outcome in self._store.poll():
             if isinstance(outcome, LoadFailed):
-                ended += [LoadFailed(expert, outcome.error) for expert in self._waiting_for(outcome.expert)]
-        for expert in self._residency.pinned:
-            # nobody asks for those once more
-            if expert in self._asked_ns and self._image_names[expert] in self._store.resident:
-                self._place(expert, ())
+                ended += [LoadFailed(expert, outcome.error) for expert in self._give_up(outcome.expert)]
+        self._pin()
         ended += self._become_ready()
         return ended
 
@@ -236,7 +233,7 @@ class Tiers:
             failed += [ended for ended in self._store.poll() if isinstance(ended, LoadFailed)]
             time.sleep(LOAD_POLL_S)
         for ended in failed:
-            self._waiting_for(ended.expert)
+            self._give_up(ended.expert)
         return failed
 
     def check_integrity(self) -> None:
@@ -348,20 +345,27 @@ class Tiers:
             )
         )
 
-    def _waiting_for(self, name: str) -> list[str]:
-        """The experts that were asked for and share the image `name`; they are not asked for any more."""
-        waiting = [expert for expert in self._asked_ns if self._image_names[expert] == name]
-        for expert in waiting:
-            del self._asked_ns[expert]
-        return waiting
+    def _give_up(self, name: str) -> list[str]:
+        """The experts that were asked for and share the image `name`; they are not waited for any more."""
+        sharing = [expert for expert, image in self._image_names.items() if image == name]
+        for expert in sharing:
+            self._to_pin.pop(expert, None)
+        return [expert for expert in sharing if self._asked_ns.pop(expert, None) is not None]
+
+    def _pin(self) -> None:
+        """Ask for the pinned experts that have no slot, as far as there is room in host memory."""
+        for expert in [*self._to_pin]:
+            if expert in self._held:
+                del self._to_pin[expert]
+            elif self._image_names[expert] not in self._store.loading:
+                self.request(expert)
 
     def _forget_unwanted(self) -> None:
         """Forget when an expert was asked for that came from the disk since, and that nobody asked for again."""
         # where one finds no room, those behind it are not asked for, though they are wanted
         if not self._refused:
-            for expert in [*self._asked_ns]:
-                on_its_way = self._image_names[expert] in self._store.loading
-                if not on_its_way and expert not in self._asked_again and expert not in self._residency.pinned:
+            for expert in self._asked_ns.keys() - self._asked_again:
+                if self._image_names[expert] not in self._store.loading:
                     del self._asked_ns[expert]
         self._asked_again.clear()
         self._refused = False

@@ -347,14 +347,37 @@ def test_host_memory_is_filled_in_order_at_the_start_as_far_as_it_goes() -> None
 
 def test_pinned_experts_get_their_slots_at_the_start_and_keep_them() -> None:
     bench = Bench(sources("abcd"), slots=2, pinned=("b",))
-    bench.poll()
-    bench.copies.finish()
-    bench.poll()
+    for _ in range(3):
+        bench.poll()
+        bench.copies.finish()
     assert list(bench.tiers.resident) == ["b"]
     for name in "acda":
         bench.bring(name)
     assert "b" in bench.tiers.resident
     assert bench.content("b") == [2]
+
+
+def test_more_pinned_experts_than_host_images_come_one_after_the_other() -> None:
+    bench = Bench(sources("abcd"), slots=4, images=1, pinned=("a", "b", "c"))
+    bench.tiers.preload()
+    for _ in range(10):
+        bench.poll()
+        bench.copies.finish()
+    assert list(bench.tiers.resident) == ["a", "b", "c"]
+    assert [bench.content(name) for name in "abc"] == [[1], [2], [3]]
+    assert bench.sources["d"].fills == 0
+
+
+def test_a_pinned_expert_that_cannot_be_read_is_tried_once_until_somebody_asks_for_it() -> None:
+    given = sources("ab")
+    given["a"].damaged = True
+    bench = Bench(given, pinned=("a",))
+    failed = [ended for _ in range(5) for ended in bench.poll()]
+    assert [(type(ended), ended.expert) for ended in failed if isinstance(ended, LoadFailed)] == [(LoadFailed, "a")]
+    assert given["a"].fills == 1
+    given["a"].damaged = False
+    bench.bring("a")
+    assert bench.content("a") == [1]
 
 
 def test_pins_that_leave_no_slot_are_refused_with_the_numbers() -> None:
