@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from meswitch.cuda.host_memory import available_bytes
 from meswitch.errors import CapacityError
 
 __all__ = ["PinnedArena"]
@@ -37,6 +38,13 @@ class PinnedArena:
     def __init__(self, nbytes: int, *, images: int, device: torch.device) -> None:
         if nbytes < 1 or images < 0:
             raise ValueError(f"images must have bytes, got {images} of {nbytes}")
+        # the system promises memory that it does not have, and kills who believes it
+        available = available_bytes()
+        if images * nbytes > available:
+            raise CapacityError(
+                f"host memory must hold {images} images of {nbytes} bytes = {images * nbytes}, {available} are left; "
+                "lower the host budget, or let random experts share images"
+            )
         self._device = device
         self._pinned: list[torch.Tensor] = []
         self.image_bytes = nbytes

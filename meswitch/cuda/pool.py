@@ -17,8 +17,9 @@ from meswitch.cuda.whole_layout import WholeWeights
 
 __all__ = ["CudaPool"]
 
-READY_SHARE = 0.5
-"""Of a delta, before a row joins others: the rest comes faster than a prompt gets through the layers."""
+READY_SHARE = 0.75
+"""Of a delta, before a row joins others: the rest comes in the time in which even a short prompt gets through all
+layers, so that rows that run wait for the prompt and not for the bus."""
 
 
 class CudaPool(Tiers):

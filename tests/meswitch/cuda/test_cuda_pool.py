@@ -28,7 +28,7 @@ NAMES = ("e1", "e2", "e3")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, three experts and their deltas, in directories of those names."""
     root = tmp_path_factory.mktemp("family")
-    base = make_base(root / "base", num_hidden_layers=1)
+    base = make_base(root / "base")
     for seed, name in enumerate(NAMES, start=1):
         make_delta(base, root / name, seed=seed, linear="salient:bits=2,channels=4")
         fine_tune(base, root / f"{name}-whole", seed=seed)
@@ -196,22 +196,22 @@ def test_with_two_buffers_the_next_model_comes_while_one_computes(family: Path) 
 
 
 def test_while_rows_run_a_whole_model_is_ready_only_near_its_end(family: Path) -> None:
-    """Three segments: 90 % of them are all three; half of a delta's are two."""
+    """Four segments: 90 % of them are all four, 75 % are three."""
     whole = whole_pool(family, images=4)
     whole._copies = copies = FakeCopies([torch.zeros(whole._host.image_bytes, dtype=torch.uint8)])
     whole.preload()
     whole.eager = False
     whole.request("e1")
-    copies.started[0].done = 2
-    assert whole.poll() == []
     copies.started[0].done = 3
+    assert whole.poll() == []
+    copies.started[0].done = 4
     assert len(whole.poll()) == 1
     delta = delta_pool(family, slots=1)
     delta._copies = copies = FakeCopies([torch.zeros(delta._host.image_bytes, dtype=torch.uint8)])
     delta.preload()
     delta.eager = False
     delta.request("e1")
-    copies.started[0].done = 1
-    assert delta.poll() == []
     copies.started[0].done = 2
+    assert delta.poll() == []
+    copies.started[0].done = 3
     assert len(delta.poll()) == 1

@@ -5,6 +5,7 @@ import mmap
 import pytest
 import torch
 
+from meswitch.cuda import pinned
 from meswitch.cuda.pinned import PinnedArena
 from meswitch.errors import CapacityError
 from tests.meswitch.cuda.delta_experts import CPU
@@ -38,7 +39,15 @@ def test_an_arena_may_be_empty() -> None:
     assert arena.free == 0
 
 
-def test_more_than_the_machine_can_address_is_a_named_error() -> None:
+def test_more_than_the_machine_has_is_refused_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pinned, "available_bytes", lambda: 59)
+    with pytest.raises(CapacityError, match="3 images of 20 bytes = 60, 59 are left"):
+        PinnedArena(20, images=3, device=CPU)
+    PinnedArena(20, images=2, device=CPU)
+
+
+def test_memory_that_the_system_refuses_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pinned, "available_bytes", lambda: 1 << 62)
     with pytest.raises(CapacityError, match=f"host memory must hold {1 << 60} bytes more"):
         PinnedArena(1 << 60, images=1, device=CPU)
 
