@@ -7,11 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.sweep.rows import SweepRow
-from harness.units import format_number, format_seconds
-from reports.figures.theme import CLASS_DASHES, ROLES, arm_colours, new_figure
+from reports.figures.theme import CLASS_DASHES, ROLES, arm_colours, log_seconds, new_figure
 
 __all__ = ["draw_hit_rates", "draw_scaling"]
 
@@ -19,6 +18,8 @@ GIB = 1 << 30
 
 DASHES: Sequence[Any] = ((0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1.2)), (0, (9, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
+
+CROSS: Mapping[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
 Read = Callable[[SweepRow], float | None]
 
@@ -33,6 +34,12 @@ class _Panel:
     high: Read | None = None
     seconds: bool = False
 
+
+MISSES: Mapping[str, Read] = {
+    "host": lambda row: row.ttft_host_p50_s,
+    "disk": lambda row: row.ttft_disk_p50_s,
+}
+"""First tokens of requests whose expert was not on the device, by where it was."""
 
 PANELS = (
     _Panel(
@@ -69,9 +76,9 @@ def draw_scaling(rows: Sequence[SweepRow], *, treatment: str) -> Figure | None:
     if any(row.nvml_bytes is not None for row in rows):
         for budget in budgets:
             axes[1, 1].axhline(budget, color=ROLES["limit"][0], linewidth=1.1, linestyle=(0, (4, 2)))
-    axes[0, 0].legend(
-        handles=_handles(rows, arms, treatment), loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, handlelength=2.6
-    )
+        axes[1, 1].set_ylim(top=1.06 * max(budgets))
+    _draw_classes(axes[0, 1], [row for row in rows if row.arm == treatment and row.valid])
+    figure.legend(handles=_handles(rows, arms, treatment), loc="outside upper left", ncols=3, handlelength=2.6)
     return figure
 
 
@@ -116,26 +123,31 @@ def _draw_panel(ax: Axes, panel: _Panel, rows: Sequence[SweepRow], arms: Sequenc
     _expert_axis(ax, rows)
     ax.set_ylabel(panel.label)
     if panel.seconds:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value, digits=1)))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        log_seconds(ax, "y")
     else:
         ax.set_ylim(bottom=0)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
-    for arm in arms:
-        # on the axis itself, whatever its scale
-        lost = [row.experts for row in rows if row.arm == arm and row.outcome in ("does-not-fit", "oom")]
-        ax.plot(
-            lost,
-            [0.03] * len(lost),
-            transform=ax.get_xaxis_transform(),
-            linestyle="none",
-            marker="x",
-            markersize=6,
-            markeredgewidth=1.6,
-            color=ROLES["limit"][0],
-            zorder=4,
-        )
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    _draw_lost(ax, rows)
+
+
+def _draw_classes(ax: Axes, rows: Sequence[SweepRow]) -> None:
+    """The first tokens of our system's misses, thinner, in the dashes of their class."""
+    for residency, read in MISSES.items():
+        points = sorted((row.experts, value) for row in rows if (value := read(row)) is not None)
+        if points:
+            x, y = zip(*points, strict=True)
+            style: Mapping[str, Any] = {"linestyle": CLASS_DASHES[residency], "linewidth": 1.2}
+            ax.plot(x, y, color=ROLES["treatment"][0], marker=".", **style)
+            ax.annotate(f"from {residency}", (x[-1], y[-1]), xytext=(0, 5), textcoords="offset points", ha="right")
+
+
+def _draw_lost(ax: Axes, rows: Sequence[SweepRow]) -> None:
+    """Crosses on the axis itself, whatever its scale."""
+    lost = sorted({row.experts for row in rows if row.outcome in ("does-not-fit", "oom")})
+    # an empty line would stand at the figure's corner, and stretch the layout to it
+    if lost:
+        place: Mapping[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False, "zorder": 4}
+        ax.plot(lost, [0.03] * len(lost), color=ROLES["limit"][0], **CROSS, **place)
 
 
 def _draw_intervals(ax: Axes, panel: _Panel, points: Sequence[tuple[SweepRow, float]], colour: str) -> None:
@@ -159,8 +171,9 @@ def _style(arms: Sequence[str], arm: str, treatment: str) -> dict[str, Any]:
 def _handles(rows: Sequence[SweepRow], arms: Sequence[str], treatment: str) -> list[Line2D]:
     handles = [Line2D([], [], markersize=4.5, label=arm, **_style(arms, arm, treatment)) for arm in arms]
     if any(row.outcome in ("does-not-fit", "oom") for row in rows):
-        cross = {"linestyle": "none", "marker": "x", "markersize": 6, "markeredgewidth": 1.6}
-        handles.append(Line2D([], [], color=ROLES["limit"][0], label="does not fit", **cross))  # type: ignore[arg-type]
+        arms_lost = sorted({row.arm for row in rows if row.outcome in ("does-not-fit", "oom")})
+        label = f"{', '.join(arms_lost)}: does not fit"
+        handles.append(Line2D([], [], color=ROLES["limit"][0], label=label, **CROSS))
     return handles
 
 

@@ -7,7 +7,7 @@ Colour says which arm; dashes say which residency class: neither alone carries m
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import seaborn as sns
@@ -123,11 +123,12 @@ def new_figure(height_in: float, rows: int = 1, columns: int = 1, **layout: Any)
     return figure, axes
 
 
-def log_seconds(ax: Axes) -> None:
-    """Make the x axis of `ax` logarithmic, with ticks that read as durations at 1, 2 and 5."""
-    ax.set_xscale("log")
-    low, high = ax.get_xlim()
+def log_seconds(ax: Axes, which: Literal["x", "y"] = "x") -> None:
+    """Make an axis of `ax` logarithmic, with ticks that read as durations at 1, 2 and 5."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
     subs = (1.0, 2.0, 5.0) if high / low < 150 else (1.0, 3.0) if high / low < 1500 else (1.0,)
-    ax.xaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value, digits=1)))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value, digits=1)))
+    axis.set_minor_formatter(NullFormatter())
