@@ -78,6 +78,18 @@ def make_vectors(device):
 
 
 @pytest.fixture
+def poison(monkeypatch):
+    """Memory that a kernel is to write holds NaN, or the largest integer, before it does."""
+    empty = torch.empty
+
+    def full(*size, **options):
+        tensor = empty(*size, **options)
+        return tensor.fill_(float("nan") if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max)
+
+    monkeypatch.setattr(torch, "empty", full)
+
+
+@pytest.fixture
 def same_slices():
     """A function that fails unless two integer forms are the same to the last bit."""
 

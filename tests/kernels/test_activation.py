@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("poison")
+
 
 def _check(relative_error, same_slices, device, M, F, kind, dtype, bits, bound):
     from meswitch_kernels.activation import gated_activation

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("poison")
+
 
 def _call(B, H, G, D, T, lengths, device, dtype):
     """Arguments, with NaN in the cache wherever no row may look."""

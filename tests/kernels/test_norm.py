@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("poison")
+
 
 def _check(make_vectors, relative_error, same_slices, device, M, K, dtype, bits, bound):
     from meswitch_kernels.activations import slice_activations

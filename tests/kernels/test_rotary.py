@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("poison")
+
 
 def _tables(positions, D, device):
     frequencies = 10000.0 ** (-torch.arange(0, D, 2) / D)

@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("poison")
+
 
 def _call(B, V, device, temperature):
     torch.manual_seed(0)
@@ -14,7 +16,7 @@ def _call(B, V, device, temperature):
     }
 
 
-@pytest.mark.parametrize("V", [1, 100, 2048, 5000])
+@pytest.mark.parametrize("V", [1, 100, 512, 1300])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 3.0])
 def test_the_tokens_are_those_of_the_reference(device, V, temperature):
     from meswitch_kernels.reference import choose_tokens_ref
