@@ -14,7 +14,7 @@ from meswitch.compress_config import CompressConfig
 from meswitch.config import DeviceConfig, EngineConfig, SchedulerConfig, SyntheticConfig
 from meswitch.core import BASE, Admitted, Residency
 from meswitch.cuda.engine_parts import build_parts_on
-from meswitch.errors import BaseMismatchError, CapacityError, UnsupportedModelError
+from meswitch.errors import BaseMismatchError, CapacityError, EngineError, UnsupportedModelError
 from meswitch.expert_profile import ExpertProfile
 from meswitch.merge import merge
 from meswitch.switch_engine import SwitchEngine
@@ -101,6 +101,21 @@ def test_synthetic_experts_need_no_files_but_a_config(roots):
     found = answers(run(served, [ask(name, name, (5, 6), max_tokens=2) for name in ("a", "b")]))
     assert {len(tokens) for tokens in found.values()} == {2}
     served.close()
+
+
+@pytest.mark.parametrize("source", ["disk", "disk-cold"])
+def test_a_model_from_the_disk_is_read_at_each_switch(roots, source):
+    served = engine(roots, weights="full", device=replace(DEVICE, model_buffers=1, model_source=source))
+    for name in ("e1", "e2", "e1"):
+        (admitted,) = (e for e in run(served, [ask("r", name, (5, 6), max_tokens=1)]) if isinstance(e, Admitted))
+        assert admitted.residency is Residency.DISK
+    served.close()
+
+
+def test_random_models_cannot_come_from_the_disk(roots):
+    device = replace(DEVICE, model_source="disk")
+    with pytest.raises(EngineError, match="random models have no files"):
+        engine(roots, synthetic=SyntheticConfig(), weights="full", device=device)
 
 
 def test_a_budget_below_the_base_and_one_expert_is_refused(roots):
