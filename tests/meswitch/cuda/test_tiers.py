@@ -503,3 +503,44 @@ def test_whoever_holds_an_expert_reads_that_expert_whatever_happens(policy: str,
     assert bench.tiers.tier_counters["host_evictions"] > 10
     bench.tiers.close()
     executor.shutdown()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_no_copy_overtakes_a_reader_and_no_reader_a_copy() -> None:
+    """The host never waits: experts are read segment by segment while they come, and given up while they are read."""
+    device, rng = torch.device("cuda", torch.cuda.current_device()), random.Random(0)
+    nbytes, count, leases = 8 << 20, 8, 300
+    segments = [(i * nbytes // count, (i + 1) * nbytes // count) for i in range(count)]
+    given = {name: FakeSource(value, nbytes=nbytes) for value, name in enumerate("abcdefghij", start=1)}
+    memory = torch.zeros(3, nbytes, dtype=torch.uint8, device=device)
+    found = torch.zeros(leases, count, 2, dtype=torch.uint8, device=device)
+    want = []
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        tiers = Tiers(
+            given,
+            slots=3,
+            segments=count,
+            host=PinnedArena(nbytes, images=5, device=device),
+            copies=segment_copies(list(memory), segments, device=device),
+            executor=executor,
+            config=StoreConfig(),
+            ready_share=0.5,
+        )
+        for lease in range(leases):
+            name = rng.choice(sorted(given))
+            tiers.eager = rng.random() < 0.5
+            while name not in tiers.resident:
+                tiers.request(name)
+                tiers.poll()
+            slot, wait = tiers.hold(name)
+            want.append(given[name].value)
+            for segment, (start, stop) in enumerate(segments):
+                wait(segment)
+                if rng.random() < 0.1:
+                    torch.cuda._sleep(200_000)
+                found[lease, segment] = torch.stack(memory[slot, start:stop].aminmax())
+            tiers.release(name)
+        tiers.check_integrity()
+        tiers.close()
+    assert found.tolist() == [[[value, value]] * count for value in want]
+    assert tiers.counters["evictions"] > 100
