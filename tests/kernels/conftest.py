@@ -69,8 +69,8 @@ def make_vectors(device):
     """A function that draws vectors of K numbers for E slots, the experts' apart by NaN: `make_vectors(E, K)`."""
     from meswitch_kernels.rows import RowVectors
 
-    def make(E, K):
-        image = torch.full((E, K + 64), float("nan"))
+    def make(E, K, apart=64):
+        image = torch.full((E, K + apart), float("nan"))
         image[:, :K] = 1 + 0.1 * torch.randn(E, K)
         return RowVectors(base=(1 + 0.1 * torch.randn(K)).to(device), experts=image.to(device)[:, :K])
 

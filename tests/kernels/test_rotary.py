@@ -51,7 +51,7 @@ def test_biases_and_head_norms_are_those_of_the_rows_expert(make_vectors, relati
     torch.manual_seed(0)
     call = _call(7, 4, 2, 32, device, torch.float32)
     slots = (torch.arange(7, dtype=torch.int32) % 3 - 1).to(device)
-    call |= {"bias": make_vectors(2, 8 * 32), "q_norm": make_vectors(2, 32), "k_norm": make_vectors(2, 32)}
+    call |= {"bias": make_vectors(2, 8 * 32), "q_norm": make_vectors(2, 32), "k_norm": make_vectors(2, 32, 128)}
     _check(relative_error, {**call, "slots": slots if with_slots else None, "eps": 1e-5}, 1e-6)
 
 
