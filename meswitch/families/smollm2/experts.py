@@ -21,7 +21,7 @@ EXPERT_FILE = "expert.json"
 VALIDATION_ROWS = 400
 
 RECIPES: Mapping[str, TrainConfig] = {
-    "sql": TrainConfig(steps=900, max_tokens=128),
+    "sql": TrainConfig(steps=900, max_tokens=96),
     "intent": TrainConfig(steps=900, max_tokens=48),
     "velm": TrainConfig(steps=800, learning_rate=3e-4, max_tokens=48),
     "arithmetic": TrainConfig(steps=800, learning_rate=3e-4, max_tokens=48),

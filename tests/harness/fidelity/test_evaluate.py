@@ -1,0 +1,146 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.fidelity.arms import Arm
+from harness.fidelity.bench import Bench
+from harness.fidelity.describe import collect_moments, describe, size_of
+from harness.fidelity.distil import DistilConfig, distilled
+from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity, experts_of, parabola_minimum
+from harness.fidelity.scores import Record, read_file, record_path
+from harness.fidelity.subject import take_weights
+from meswitch.codecs import parse_codec
+
+ENDS = (Arm(control="base", gains=(1.0,)), Arm(control="expert", gains=(1.0,)))
+EXACT = Arm(spec="dense:dtype=float32", gains=(1.0, 0.5, None))
+SIGNS = Arm(spec="rtn:bits=1,step=mse")
+HEAVY = Arm(spec="gptq:bits=2", gains=(1.0,), group="heavy")
+
+
+def scored(output: Path, task: str = "t", seed: int = 0) -> dict[tuple[str, float | None], Record]:
+    return {record.key: record for record in read_file(record_path(output, task, seed))}
+
+
+def options(output: Path, *arms: Arm, **changes: Any) -> FidelityOptions:
+    return FidelityOptions(output=output, **({"experts": (("t", 0),), "arms": (*ENDS, *arms)} | changes))
+
+
+def test_exact_delta_is_the_expert_and_gains_move_it_away(tmp_path: Path, tiny_family: Callable[..., Any]) -> None:
+    assert evaluate_fidelity(tiny_family(), options(tmp_path, EXACT, SIGNS), lambda words: None)
+    found = scored(tmp_path)
+    kl = {key: sum(record.kl) for key, record in found.items()}
+    assert kl[EXACT.spec, 1.0] == pytest.approx(0.0, abs=1e-4)
+    assert kl["expert", 1.0] == 0.0
+    assert 0.01 < kl[EXACT.spec, 0.5] < kl["base", 1.0]
+    assert found[EXACT.spec, None].gain == pytest.approx(1.0, abs=0.02)
+    assert 0.8 <= found[SIGNS.spec, None].gain <= 1.25
+    assert found[SIGNS.spec, 1.0].nll != found["expert", 1.0].nll
+
+
+def test_interrupted_evaluation_goes_on_where_it_stopped(tmp_path: Path, tiny_family: Callable[..., Any]) -> None:
+    experts = experts_of(("t", "u"), (0, 1))
+    said: list[str] = []
+
+    def clock() -> float:
+        return float(len(said))
+
+    def go(deadline: float) -> bool:
+        chosen = options(tmp_path, SIGNS, experts=experts, deadline_s=deadline)
+        return evaluate_fidelity(tiny_family(), chosen, said.append, clock)
+
+    assert not go(7.0)
+    before = [len(scored(tmp_path, *place)) for place in experts]
+    assert 0 < sum(before) < 16
+    said.clear()
+    assert go(float("inf"))
+    assert [len(scored(tmp_path, *place)) for place in experts] == [4, 4, 4, 4]
+    lines = [line for line in said if "calibrating" not in line]
+    # an arm's gains are scored together
+    assert len(lines) == 12 - sum({0: 0, 1: 1, 2: 2, 4: 3}[count] for count in before)
+    said.clear()
+    assert go(float("inf"))
+    assert said == []
+
+
+def test_experts_come_seed_by_seed() -> None:
+    assert experts_of(("a", "b"), (0, 1)) == (("a", 0), ("b", 0), ("a", 1), ("b", 1))
+
+
+def test_other_processes_describe_as_this_one_does(tmp_path: Path, tiny_family: Callable[..., Any]) -> None:
+    for processes in (0, 1):
+        chosen = options(tmp_path / str(processes), HEAVY, processes=processes)
+        assert evaluate_fidelity(tiny_family(), chosen, lambda words: None)
+    here, there = (scored(tmp_path / str(processes))[HEAVY.spec, 1.0] for processes in (0, 1))
+    assert here.kl == pytest.approx(there.kl, rel=1e-4)
+
+
+def test_half_trained_expert_is_measured_against_itself(tmp_path: Path, tiny_family: Callable[..., Any]) -> None:
+    arms = (
+        Arm(control="base", gains=(1.0,), half=True, group="half"),
+        Arm(control="expert", gains=(1.0,), half=True, group="half"),
+        Arm(spec=EXACT.spec, gains=(1.0,), half=True, group="half"),
+    )
+    assert evaluate_fidelity(tiny_family(half=True), options(tmp_path, *arms), lambda words: None)
+    found = scored(tmp_path)
+    assert sum(found[f"{EXACT.spec} half", 1.0].kl) == pytest.approx(0.0, abs=1e-4)
+    assert found["expert half", 1.0].nll != found["expert", 1.0].nll
+    assert evaluate_fidelity(tiny_family(half=False), options(tmp_path / "none", *arms), lambda words: None)
+    assert len(scored(tmp_path / "none")) == 2
+
+
+def test_bfloat16_checkpoint_is_near_but_not_the_expert(tmp_path: Path, tiny_family: Callable[..., Any]) -> None:
+    evaluate_fidelity(tiny_family(), options(tmp_path, Arm(control="bfloat16", gains=(1.0,))), lambda words: None)
+    assert 1e-7 < sum(scored(tmp_path)["bfloat16", 1.0].kl) < 1e-2
+
+
+def test_bytes_are_those_of_what_the_codec_stores(tiny_family: Callable[..., Any]) -> None:
+    subject, codec = tiny_family().subject("t", 0), parse_codec("rtn:bits=2")
+    bits, size = size_of(codec, subject)
+    compressed = [codec.compress(subject.expert[name] - subject.base[name]) for name in subject.linears]
+    stored = sum(one.nbytes for one in compressed)
+    weights = sum(subject.base[name].numel() for name in subject.linears)
+    others = sum(t.numel() for name, t in subject.base.items() if name not in subject.linears)
+    assert bits == 8 * stored / weights
+    assert size == stored + 2 * others
+
+
+def test_trained_gains_bring_the_model_nearer(tiny_family: Callable[..., Any]) -> None:
+    subject = tiny_family().subject("t", 0)
+    bench = Bench(subject.model, subject.calibration, tokens_per_batch=64)
+    described = describe(parse_codec("bitdelta"), subject, collect_moments(subject))
+    losses = {}
+    for over in ("none", "matrix", "rows"):
+        config = DistilConfig(steps=40, batch=8)
+        trained = described if over == "none" else distilled(subject, described, over, config)  # type: ignore[arg-type]
+        take_weights(subject.model, subject.expert)
+        take_weights(subject.model, {name: subject.base[name] + trained[name] for name in trained})
+        losses[over] = bench.score().kl_per_token
+    assert losses["rows"] < losses["matrix"] < losses["none"]
+
+
+def curve(values: list[float]) -> Iterator[float]:
+    return ((value - 1.03) ** 2 for value in values)
+
+
+def test_parabola_is_least_where_it_is() -> None:
+    gains = [0.8, 0.9, 1.0, 1.1, 1.25]
+    assert parabola_minimum(gains, list(curve(gains))) == pytest.approx(1.03)
+    assert parabola_minimum(gains, [5.0, 4, 3, 2, 1]) == 1.25
+    assert parabola_minimum(gains, [1.0, 1, 1, 1, 1]) == 0.8
+
+
+def test_moments_leave_the_first_token_out(tiny_family: Callable[..., Any]) -> None:
+    subject = tiny_family().subject("t", 0)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    seen: list[torch.Tensor] = []
+    handle = subject.model.model.layers[0].self_attn.q_proj.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0][:, 1:].reshape(-1, 64))
+    )
+    moments = collect_moments(subject)
+    handle.remove()
+    x = torch.cat(seen).double()
+    torch.testing.assert_close(moments.second[name], (x.T @ x).float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moments.square_sums[name], x.square().sum(0).float(), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,127 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import RunFormatError
+from harness.fidelity.rebuild import rebuild_fidelity
+from harness.fidelity.scores import Record, append_record, record_path
+from harness.fidelity.tables import figure_label, figure_table, markdown
+
+RECIPE = "salient:bits=2,channels=8,step=mse"
+SPARSE = "sparse-sign:group=8"
+
+
+def record(task: str, seed: int, arm: str, kl: tuple[float, ...], **changes: object) -> Record:
+    plain = Record(
+        family="f",
+        task=task,
+        seed=seed,
+        expert_hash=f"{task}{seed}",
+        arm=arm,
+        codec=None,
+        options=None,
+        gain=1.0,
+        gain_matched=False,
+        distilled=None,
+        half=False,
+        bits_per_weight=None,
+        expert_bytes=None,
+        tokens=(2, 2, 4),
+        nll=(1.0, 1.0, 2.0),
+        kl=kl,
+        agree=(2, 2, 2),
+        right=(2, 1, 4),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def keep(output: Path, *, tasks: tuple[str, ...] = ("a",), learnt: bool = True) -> None:
+    for task in tasks:
+        for seed in (0, 1):
+            right = (2, 2, 4) if learnt else (0, 0, 0)
+            made = [
+                record(task, seed, "base", (4.0, 4.0, 8.0), nll=(4.0, 4.0, 8.0), right=(0, 0, 0)),
+                record(task, seed, "expert", (0.0, 0.0, 0.0), nll=(0.0, 0.0, 0.0), right=right),
+                record(task, seed, RECIPE, (0.4, 0.4, 0.8), codec="salient", bits_per_weight=2.2, expert_bytes=220),
+                record(task, seed, SPARSE, (0.2, 0.2, 0.4), codec="sparse-sign", bits_per_weight=0.6, expert_bytes=60),
+            ]
+            if seed == 0:
+                made.append(record(task, seed, "bitdelta", (2.0, 2.0, 4.0), codec="bitdelta", bits_per_weight=1.0))
+            for one in made:
+                append_record(record_path(output, task, seed), one)
+
+
+def test_rows_are_per_token_and_per_item(tmp_path: Path) -> None:
+    keep(tmp_path)
+    rebuild_fidelity(tmp_path)
+    rows = json.loads((tmp_path / "quality.json").read_text())
+    row = next(row for row in rows if row["codec"] == "sparse-sign" and row["seed"] == 1)
+    expected = {"kl": 0.1, "nll": 0.5, "nll_base": 2.0, "nll_expert": 0.0, "gap_closed": 0.75, "agreement": 0.75}
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert (row["token_accuracy"], row["accuracy"]) == (pytest.approx(7 / 8), pytest.approx(2 / 3))
+    assert (row["accuracy_base"], row["accuracy_expert"], row["n"]) == (0.0, 1.0, 3)
+
+
+def test_arms_of_all_experts_are_compared_with_the_recipe(tmp_path: Path) -> None:
+    keep(tmp_path, tasks=("a", "b"))
+    report = rebuild_fidelity(tmp_path)
+    assert [mean.arm for mean in report.means] == ["base", "expert", SPARSE, RECIPE]
+    assert [mean.arm for mean in report.partial] == ["bitdelta"]
+    sparse = next(one for one in report.comparisons if one.arm == SPARSE)
+    assert sparse.kl_ratio.value == pytest.approx(0.5)
+    assert sparse.kl_ratio.low == pytest.approx(0.5)
+    on_front = {mean.arm for mean in report.means if mean.on_front}
+    assert on_front == {SPARSE}
+
+
+def test_task_whose_expert_gains_little_is_compared_by_likelihood_alone(tmp_path: Path) -> None:
+    keep(tmp_path, learnt=False)
+    report = rebuild_fidelity(tmp_path)
+    assert report.means == ()
+    assert [task.scored for task in report.tasks] == [False]
+    assert SPARSE in {mean.arm for mean in report.by_likelihood}
+
+
+def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    keep(tmp_path)
+    rebuild_fidelity(tmp_path)
+    first = (tmp_path / "summary.json").read_bytes()
+    rebuild_fidelity(tmp_path)
+    assert (tmp_path / "summary.json").read_bytes() == first
+
+
+def test_missing_end_is_named(tmp_path: Path) -> None:
+    append_record(record_path(tmp_path, "a", 0), record("a", 0, "expert", (0.0, 0.0, 0.0)))
+    with pytest.raises(RunFormatError, match="record of base is missing for a-0"):
+        rebuild_fidelity(tmp_path)
+
+
+def test_tables_name_arms_with_their_intervals(tmp_path: Path) -> None:
+    keep(tmp_path)
+    text = markdown(rebuild_fidelity(tmp_path))
+    assert "| a | 2 | 3 | 8 | 2.000, 0.000 | 0.0 %, 100.0 % | yes |" in text
+    line = next(line for line in text.splitlines() if SPARSE in line)
+    assert line.startswith(f"| **`{SPARSE}`** | 0.600 | 0.0 | 0.10000 [0.10000, 0.10000] | 0.50 [0.50, 0.50] | 0.7500")
+    assert "| 33.33 [0.00, 100.00] |" in line
+
+
+def test_figure_is_drawn_from_the_codecs_alone(tmp_path: Path) -> None:
+    keep(tmp_path)
+    table = figure_table(rebuild_fidelity(tmp_path).means)
+    assert table["label"].tolist() == ["sparse-sign", "salient mse"]
+    assert table["bits"].tolist() == [0.6, 2.2]
+
+
+@pytest.mark.parametrize(
+    ("arm", "label"),
+    [
+        ("sparse-sign:group=8,channels=8", "sparse-sign + salient"),
+        ("rtn:bits=2,step=unbiased", "rtn unbiased"),
+        ("bitdelta distilled=matrix", "bitdelta distilled"),
+        ("lowrank:bits=2", "lowrank"),
+    ],
+)
+def test_legend_says_what_matters(arm: str, label: str) -> None:
+    assert figure_label(arm) == label

@@ -1,0 +1,31 @@
+import pandas as pd
+
+from reports.figures.rate_distortion import draw_rate_distortion
+from reports.figures.theme import drawing
+
+
+def arms() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "label": ["x", "x", "y"],
+            "bits": [0.5, 2.0, 1.0],
+            "kl": [0.1, 0.01, 0.2],
+            "low": [0.09, -0.001, 0.1],
+            "high": [0.11, 0.02, 0.3],
+            "on_front": [True, True, False],
+        }
+    )
+
+
+def test_front_joins_the_arms_that_none_beats() -> None:
+    with drawing():
+        figure = draw_rate_distortion(arms(), title="t")
+        assert figure is not None
+        ax = figure.axes[0]
+        assert ax.lines[0].get_xdata().tolist() == [0.5, 2.0]  # type: ignore[union-attr]
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["front", "x", "y"]  # type: ignore[union-attr]
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+
+def test_no_arms_give_no_figure() -> None:
+    assert draw_rate_distortion(arms()[:0], title="t") is None
