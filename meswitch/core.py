@@ -185,6 +185,9 @@ class EngineStats:
         switches, evictions, hits, moved_bytes: since start.
         slots: experts, or whole models, that fit at once; `None` where bytes decide and not places.
         memory_plan: where the budget of a GPU went, by part; empty on the CPU.
+        tiers: what a GPU's host memory holds and what was copied from it, as `meswitch.cuda.tiers` counts; empty on the
+            CPU.
+        first_plane_tokens: output tokens computed before their expert's second bit plane was in place.
         is_reference: whether a GPU was asked for, but the CPU's plain PyTorch serves: no result of it is a benchmark.
     """
 
@@ -197,6 +200,8 @@ class EngineStats:
     moved_bytes: int
     slots: int | None = None
     memory_plan: Mapping[str, int] = field(default_factory=dict)
+    tiers: Mapping[str, int] = field(default_factory=dict)
+    first_plane_tokens: int = 0
     is_reference: bool = False
 
 

@@ -59,6 +59,10 @@ class Pool(Protocol):
     def counters(self) -> Mapping[str, int]:
         """`switches`, `evictions`, `moved_bytes` since start."""
 
+    @property
+    def tier_counters(self) -> Mapping[str, int]:
+        """What moved between tiers since start; empty where there is one tier only."""
+
     def request(self, expert: str, *, keep: Collection[str] = ()) -> bool:
         """Whether `expert` is resident or on its way; nothing in `keep` is evicted for it."""
 
@@ -145,6 +149,11 @@ class DeltaPool:
     def counters(self) -> Mapping[str, int]:
         """`switches`, `evictions`, `moved_bytes` since start."""
         return self._store.counters
+
+    @property
+    def tier_counters(self) -> Mapping[str, int]:
+        """Nothing: there is one tier."""
+        return {}
 
     def request(self, expert: str, *, keep: Collection[str] = ()) -> bool:
         """Whether `expert` is resident or on its way; nothing in `keep` is evicted for it."""
@@ -236,6 +245,11 @@ class WholePool:
     def counters(self) -> Mapping[str, int]:
         """`switches`, `evictions`, `moved_bytes` since start."""
         return self._store.counters
+
+    @property
+    def tier_counters(self) -> Mapping[str, int]:
+        """Nothing: there is one tier."""
+        return {}
 
     def request(self, expert: str, *, keep: Collection[str] = ()) -> bool:
         """Whether `expert` is resident or on its way; nothing in `keep` is evicted for it."""

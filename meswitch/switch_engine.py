@@ -148,6 +148,8 @@ class SwitchEngine:
             hits=self._hits,
             slots=self._pool.slots,
             memory_plan=self._memory_plan,
+            tiers=self._pool.tier_counters,
+            first_plane_tokens=self._batch.first_plane_tokens,
             is_reference=self._is_reference,
             **self._pool.counters,
         )
