@@ -26,7 +26,13 @@ class RunningRow(Protocol):
 
 
 class RunningBatch(Protocol):
-    """The rows that run together, wherever they are computed."""
+    """The rows that run together, wherever they are computed.
+
+    Attributes:
+        first_plane_tokens: output tokens computed before their expert's second bit plane was in place.
+    """
+
+    first_plane_tokens: int
 
     def __len__(self) -> int: ...
 
@@ -70,6 +76,8 @@ class Batch:
         self._cache = cache
         self._max_rows = max_rows
         self._rows: list[Row] = []
+        # an expert is read as a whole here
+        self.first_plane_tokens = 0
         self._settled = True
 
     def __len__(self) -> int:

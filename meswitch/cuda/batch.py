@@ -27,6 +27,7 @@ class CudaRow:
     token: int = -1
     position: int = 0
     prompt: Sequence[int] = field(default_factory=tuple)
+    is_refined: bool = True
 
     def state(self) -> RowState:
         """What a step reads of it."""
@@ -35,6 +36,7 @@ class CudaRow:
             position=self.position,
             cache_row=self.cache_row,
             slot=self.weights.slot,
+            refined=self.is_refined,
             vocabulary=self.weights.vocabulary,
             temperature=self.sampling.temperature,
             seed=self.seed,
@@ -49,6 +51,9 @@ class CudaBatch:
         max_rows: rows of the key-value cache.
         chunk_tokens: of prompts, computed between two tokens of the running rows.
         device: where.
+
+    Attributes:
+        first_plane_tokens: output tokens that were computed before their expert's second bit plane was in place.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class CudaBatch:
         self._running: dict[StepRunner, list[CudaRow]] = {}
         self._changed: set[StepRunner] = set()
         self._first = StepState(1, device=device)
+        self.first_plane_tokens = 0
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(len(rows) for rows in self._running.values())
@@ -108,7 +114,7 @@ class CudaBatch:
         """The next token of each row that has one; `None` where its expert's logits are no numbers."""
         launched = [(runner, list(rows)) for runner, rows in self._running.items() if rows]
         for runner, rows in launched:
-            if runner in self._changed:
+            if _refine(rows) or runner in self._changed:
                 runner.load([row.state() for row in rows])
                 self._changed.discard(runner)
             runner.launch()
@@ -117,6 +123,7 @@ class CudaBatch:
             for row, token in zip(rows, runner.read(), strict=True):
                 row.position += 1
                 row.token = token
+                self.first_plane_tokens += not row.is_refined
                 results.append((row, token if token >= 0 else None))
         return results
 
@@ -132,6 +139,7 @@ class CudaBatch:
                 continue
             self._waiting.popleft()
             row.token = self._first_token(row, h)
+            self.first_plane_tokens += not row.is_refined
             if row.token >= 0:
                 runner = self._runner_of(row.weights.weights)
                 self._running.setdefault(runner, []).append(row)
@@ -143,7 +151,15 @@ class CudaBatch:
         decoder = self._runner_of(row.weights.weights).decoder
         chunk = torch.tensor(row.prompt[row.position : row.position + count], device=self._device)
         lease = row.weights
-        h = decoder.prefill(chunk, start=row.position, cache_row=row.cache_row, slot=lease.slot, wait=lease.wait)
+        row.is_refined = lease.refined()
+        h = decoder.prefill(
+            chunk,
+            start=row.position,
+            cache_row=row.cache_row,
+            slot=lease.slot,
+            wait=lease.wait,
+            refined=row.is_refined,
+        )
         row.position += count
         return h
 
@@ -153,3 +169,11 @@ class CudaBatch:
         self._runner_of(row.weights.weights).decoder.first_token(h, self._first, wait=row.weights.wait)
         (token,) = self._first.read(1)
         return token
+
+
+def _refine(rows: Sequence[CudaRow]) -> bool:
+    """Whether a second bit plane has come for one of `rows`, which use it from now on."""
+    came = [row for row in rows if not row.is_refined and row.weights.refined()]
+    for row in came:
+        row.is_refined = True
+    return bool(came)

@@ -6,8 +6,8 @@ from meswitch.errors import UnsupportedModelError
 
 __all__ = ["code_shape"]
 
-PACKED = ("bitdelta", "gptq", "rtn", "salient")
-"""The codecs that store packed levels and steps, and at most salient channels beside them."""
+PACKED = ("bitdelta", "gptq", "nested", "rtn", "salient")
+"""The codecs that store packed levels and steps, and at most salient channels or a second plane beside them."""
 
 
 def code_shape(codec: Codec) -> CodeShape:
@@ -18,5 +18,7 @@ def code_shape(codec: Codec) -> CodeShape:
     """
     if codec.name not in PACKED:
         raise UnsupportedModelError(f"on CUDA a codec must be one of {', '.join(PACKED)}, got {codec.name}")
+    if codec.name == "nested":
+        return CodeShape(bits=1, salient=0, planes=2)
     # those without the option have signs, and no salient channels
     return CodeShape(bits=int(codec.options.get("bits", 1)), salient=int(codec.options.get("channels", 0)))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from meswitch.cuda.decoder_shape import DecoderShape, inverse_frequencies
 from meswitch.cuda.kv_cache import KvCache
-from meswitch.cuda.linear import DeltaColumns, SwitchLinear
+from meswitch.cuda.linear import DeltaColumns, StepGroups, SwitchLinear
 from meswitch.cuda.slot_layout import MatrixPart, VectorPart
 from meswitch.cuda.slots import SlotArena
 from meswitch.cuda.step_state import StepState
@@ -107,7 +107,7 @@ class Decoder:
             width: most rows of an expert that share a read of its codes; `None` if every row is the base's.
         """
         slots = state.slots if width is not None and self._slots is not None else None
-        groups = group_rows(slots, width=width) if slots is not None else None
+        groups = self._groups(state, width) if slots is not None and width is not None else None
         bits, head_bits = (self._bits, self._head_bits) if slots is not None else (None, None)
         h = self._embed(state.tokens, slots)
         for i, layer in enumerate(self._layers):
@@ -131,7 +131,14 @@ class Decoder:
         state.advance()
 
     def prefill(
-        self, tokens: torch.Tensor, *, start: int, cache_row: int, slot: int, wait: Callable[[int], None]
+        self,
+        tokens: torch.Tensor,
+        *,
+        start: int,
+        cache_row: int,
+        slot: int,
+        wait: Callable[[int], None],
+        refined: bool = True,
     ) -> torch.Tensor:
         """The residual stream `[T, K]` after a chunk of one prompt, whose keys and values are written.
 
@@ -141,6 +148,7 @@ class Decoder:
             cache_row: of the request.
             slot: of its expert; -1 for the base.
             wait: called with a segment's index before that segment's weights are read.
+            refined: whether all bit planes of the slot are in place.
         """
         T, device = tokens.shape[0], tokens.device
         positions = torch.arange(start, start + T, device=device)
@@ -151,11 +159,11 @@ class Decoder:
         for i, layer in enumerate(self._layers):
             wait(i + 1)
             x = _plain(rms_norm(h, layer.input_norm, slots, eps=self._shape.eps))
-            q = self._rotate(i, layer, layer.qkv.prefill(x, slot), positions, rows, slots)
-            h += layer.o.prefill(self._attend(i, q, start, cache_row), slot)
+            q = self._rotate(i, layer, layer.qkv.prefill(x, slot, refined=refined), positions, rows, slots)
+            h += layer.o.prefill(self._attend(i, q, start, cache_row), slot, refined=refined)
             x = _plain(rms_norm(h, layer.post_norm, slots, eps=self._shape.eps))
-            x = _plain(gated_activation(layer.gate_up.prefill(x, slot), kind=self._shape.activation))
-            h += layer.down.prefill(x, slot)
+            x = _plain(gated_activation(layer.gate_up.prefill(x, slot, refined=refined), kind=self._shape.activation))
+            h += layer.down.prefill(x, slot, refined=refined)
         return h
 
     @property
@@ -177,10 +185,15 @@ class Decoder:
         """Choose the token after the last row of `h` `[T, K]` into `state.chosen`; `state` is of that one row."""
         wait(self._shape.layers + 1)
         slots = state.slots if self._slots is not None else None
-        groups = group_rows(slots, width=MIN_WIDTH) if slots is not None else None
+        groups = self._groups(state, MIN_WIDTH) if slots is not None else None
         bits = self._head_bits if slots is not None else None
         x = rms_norm(h[-1:], self._final_norm, slots, eps=self._shape.eps, bits=bits)
         self._choose(self._head.decode(x, groups), state)
+
+    def _groups(self, state: StepState, width: int) -> StepGroups:
+        has_planes = self._slots is not None and bool(self._slots.layout.refinements)
+        refined = group_rows(state.refined, width=width) if has_planes else None
+        return StepGroups(group_rows(state.slots, width=width), refined)
 
     def _embed(self, tokens: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
         h = F.embedding(tokens, self._weights.embedding)
@@ -241,6 +254,7 @@ class Decoder:
 
 def _layer(slots: SlotArena | None, index: int, weights: LayerWeights) -> _Layer:
     parts = slots.layout.layers[index] if slots is not None else {}
+    planes = slots.layout.refinements[index] if slots is not None and slots.layout.refinements else {}
 
     def vectors(key: str, base: torch.Tensor | None) -> RowVectors | None:
         if base is None:
@@ -251,7 +265,8 @@ def _layer(slots: SlotArena | None, index: int, weights: LayerWeights) -> _Layer
 
     def linear(keys: tuple[str, ...], weight: torch.Tensor) -> SwitchLinear:
         found = [part for key in keys if isinstance(part := parts.get(key), MatrixPart)]
-        return SwitchLinear(weight, _columns(slots, found))
+        second = [planes[key] for key in keys if key in planes]
+        return SwitchLinear(weight, _columns(slots, found), _columns(slots, second))
 
     input_norm, post_norm = vectors("input_norm", weights.input_norm), vectors("post_norm", weights.post_norm)
     assert input_norm is not None

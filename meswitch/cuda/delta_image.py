@@ -126,7 +126,7 @@ def _targets(layout: SlotLayout) -> dict[str, _Target]:
             for name, places in part.places():
                 for local, where in places.items():
                     # one step for the whole matrix is one for each row
-                    targets[tensor_name(name, local)] = _Target(tuple(where), broadcasts=local == "step")
+                    targets[tensor_name(name, local)] = _Target(tuple(where), broadcasts=local == part.stored[1])
         else:
             for name, place in part.places():
                 targets[tensor_name(name, EXACT_LOCAL)] = _Target((place,), converts=True)

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 from meswitch.cuda.whole_layout import WholeWeights
 
-__all__ = ["CudaLease"]
+__all__ = ["CudaLease", "always"]
+
+
+def always() -> bool:
+    """True: there is nothing more to come."""
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,9 +22,11 @@ class CudaLease:
         slot: of the expert's delta; -1 where `weights` alone are the expert.
         vocabulary: rows of the expert's tables.
         wait: makes the current stream wait until a segment is in place; costs nothing once it is.
+        refined: whether all bit planes are in place; true from the start for codecs that have one.
     """
 
     weights: WholeWeights
     slot: int
     vocabulary: int
     wait: Callable[[int], None]
+    refined: Callable[[], bool] = always

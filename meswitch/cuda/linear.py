@@ -10,8 +10,9 @@ from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.delta_matmul import delta_matmul
 from meswitch_kernels.fused_matmul import fused_matmul
 from meswitch_kernels.grouping import RowGroups
+from meswitch_kernels.merge import merge_weight
 
-__all__ = ["DeltaColumns", "SwitchLinear"]
+__all__ = ["DeltaColumns", "StepGroups", "SwitchLinear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,41 +24,71 @@ class DeltaColumns:
     stop: int
 
 
+@dataclass(frozen=True, slots=True)
+class StepGroups:
+    """Rows that share an expert; `refined` are those whose second plane is in place, if there are planes."""
+
+    rows: RowGroups
+    refined: RowGroups | None
+
+
 class SwitchLinear:
     """`y = x·(W + D̂_e)ᵀ` for rows of different experts e, or for many rows of one.
 
     Args:
         weight: W, `[N, K]`; layers of one input are stacked along N.
         deltas: of its output channels; none where whole models are swapped.
+        refinements: their second planes, in the same columns; none where a codec has one plane.
     """
 
-    def __init__(self, weight: torch.Tensor, deltas: tuple[DeltaColumns, ...]) -> None:
+    def __init__(
+        self, weight: torch.Tensor, deltas: tuple[DeltaColumns, ...], refinements: tuple[DeltaColumns, ...] = ()
+    ) -> None:
         self.weight = weight
         self._deltas = deltas
+        self._refinements = refinements
 
-    def decode(self, x: torch.Tensor | SlicedActivations, groups: RowGroups | None) -> torch.Tensor:
+    def decode(self, x: torch.Tensor | SlicedActivations, groups: StepGroups | None) -> torch.Tensor:
         """The product `[M, N]` of one token a row."""
         return self._add_deltas(F.linear(_activations(x), self.weight), x, groups)
 
-    def accumulate(self, y: torch.Tensor, x: torch.Tensor | SlicedActivations, groups: RowGroups | None) -> None:
+    def accumulate(self, y: torch.Tensor, x: torch.Tensor | SlicedActivations, groups: StepGroups | None) -> None:
         """Add the product of one token a row to `y` `[M, N]`, which the library does in the same pass."""
         self._add_deltas(y.addmm_(_activations(x), self.weight.T), x, groups)
 
-    def prefill(self, x: torch.Tensor, slot: int) -> torch.Tensor:
-        """The product `[T, N]` of many tokens of the expert in `slot`; -1 is the base alone."""
+    def prefill(self, x: torch.Tensor, slot: int, *, refined: bool) -> torch.Tensor:
+        """The product `[T, N]` of many tokens of the expert in `slot`, of both its planes or of the first alone.
+
+        Slot -1 is the base alone.
+        """
         if slot < 0 or not self._deltas:
             return F.linear(x, self.weight)
+        if refined and self._refinements:
+            return F.linear(x, self._merged(slot))
         if len(self._deltas) == 1:
             return fused_matmul(x, self.weight, self._deltas[0].arena, slot)
         parts = [fused_matmul(x, self.weight[part.start : part.stop], part.arena, slot) for part in self._deltas]
         return torch.cat(parts, dim=1)
 
+    def _merged(self, slot: int) -> torch.Tensor:
+        """`W + D̂` of both planes, `[N, K]`."""
+        merged = torch.empty_like(self.weight)
+        for first, second in zip(self._deltas, self._refinements, strict=True):
+            own = merged[first.start : first.stop]
+            merge_weight(self.weight[first.start : first.stop], first.arena, slot, out=own)
+            merge_weight(own, second.arena, slot, out=own)
+        return merged
+
     def _add_deltas(
-        self, y: torch.Tensor, x: torch.Tensor | SlicedActivations, groups: RowGroups | None
+        self, y: torch.Tensor, x: torch.Tensor | SlicedActivations, groups: StepGroups | None
     ) -> torch.Tensor:
-        if groups is not None:
-            for part in self._deltas:
-                delta_matmul(y[:, part.start : part.stop], x, part.arena, groups)
+        if groups is None:
+            return y
+        for part in self._deltas:
+            delta_matmul(y[:, part.start : part.stop], x, part.arena, groups.rows)
+        if groups.refined is not None:
+            for part in self._refinements:
+                delta_matmul(y[:, part.start : part.stop], x, part.arena, groups.refined)
         return y
 
 

@@ -59,6 +59,7 @@ class CudaPool(Tiers):
             sources,
             slots=slots.slots,
             segments=len(segments),
+            serving_segments=slots.layout.serving_segments,
             host=host,
             copies=copies or segment_copies(list(slots.memory), segments, device=slots.memory.device),
             executor=executor,
@@ -86,13 +87,16 @@ class CudaPool(Tiers):
         vocabulary = self._base.layout.shape.vocabulary
         if expert == BASE:
             return CudaLease(weights=self._base, slot=-1, vocabulary=vocabulary, wait=_wait_for_nothing)
-        slot, wait = self.hold(expert)
-        return CudaLease(weights=self._base, slot=slot, vocabulary=vocabulary, wait=wait)
+        slot, wait, refined = self.hold(expert)
+        return CudaLease(weights=self._base, slot=slot, vocabulary=vocabulary, wait=wait, refined=refined)
 
     def release(self, expert: str) -> None:
         """Give back one lease."""
         if expert != BASE:
             super().release(expert)
+
+    def _complete(self, slot: int) -> None:
+        self._arena.refine(slot)
 
 
 def _wait_for_nothing(segment: int) -> None:

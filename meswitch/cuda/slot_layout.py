@@ -1,6 +1,7 @@
 """Where each tensor of an expert lies in its slot: one byte image, the same in host memory and on the device.
 
     segment 0: embedding    segment 1..L: one layer each    segment L + 1: final norm and head
+    segment L + 2..2L + 1: what refines each layer, where the codec has bit planes
 
 A layer is one contiguous run of bytes, so that a switch is one copy a segment and a request can start on the first
 layer while the others are on their way. Layers of the same input (q, k and v; gate and up) are stacked along N where
@@ -8,7 +9,7 @@ their rows are whole tiles of the kernels, and then share one launch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 import torch
@@ -32,10 +33,17 @@ HEAD = "lm_head.weight"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeShape:
-    """How a codec describes a matrix: `bits` of a code, and `salient` input channels with exact values."""
+    """How a codec describes a matrix.
+
+    Attributes:
+        bits: of a code.
+        salient: input channels with exact values.
+        planes: 2 where codes of `bits` bits serve alone, and as many more refine them.
+    """
 
     bits: int
     salient: int
+    planes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class MatrixPart:
         code: how the codec describes them.
         codes, steps, index, values: byte offsets in the image; those of `[N, W]` int32, `[N]` float32, `[G, S]` int32
             and `[N, S]` float16, where G lists of N / G rows each cover the matrices.
+        stored: what the codec calls the codes and the steps.
     """
 
     rows: Mapping[str, int]
@@ -65,6 +74,7 @@ class MatrixPart:
     steps: int
     index: int
     values: int
+    stored: tuple[str, str] = ("codes", "step")
 
     @property
     def N(self) -> int:  # noqa: N802 - a dimension
@@ -95,8 +105,10 @@ class MatrixPart:
             yield (
                 name,
                 {
-                    "codes": (Place(self.codes + 4 * first * self.words, TensorSpec((rows, self.words), torch.int32)),),
-                    "step": (Place(self.steps + 4 * first, TensorSpec((rows,), torch.float32)),),
+                    self.stored[0]: (
+                        Place(self.codes + 4 * first * self.words, TensorSpec((rows, self.words), torch.int32)),
+                    ),
+                    self.stored[1]: (Place(self.steps + 4 * first, TensorSpec((rows,), torch.float32)),),
                     "salient": tuple(Place(self.index + 4 * S * g, TensorSpec((S,), torch.int32)) for g in lists),
                     "values": (Place(self.values + 2 * first * S, TensorSpec((rows, S), torch.float16)),),
                 },
@@ -137,6 +149,7 @@ class SlotLayout:
             `down`; `input_norm`, `post_norm`, and where the model has them `qkv_bias`, `q_norm`, `k_norm`.
         final_norm: before the head.
         head: `None` where it is tied to the embedding.
+        refinements: of each layer's matrices by the same keys, where the codec has bit planes; else empty.
         segments: first byte and the byte after the last one of each segment.
     """
 
@@ -144,12 +157,18 @@ class SlotLayout:
     layers: tuple[Mapping[str, Part], ...]
     final_norm: VectorPart
     head: MatrixPart | None
+    refinements: tuple[Mapping[str, MatrixPart], ...]
     segments: tuple[tuple[int, int], ...]
 
     @property
     def nbytes(self) -> int:
         """Bytes of the image, padding included."""
         return self.segments[-1][1]
+
+    @property
+    def serving_segments(self) -> int:
+        """Segments that a forward pass needs; those after them refine it."""
+        return len(self.layers) + 2
 
     @property
     def linear_code(self) -> CodeShape:
@@ -169,6 +188,8 @@ class SlotLayout:
         yield self.final_norm
         if self.head is not None:
             yield self.head
+        for layer in self.refinements:
+            yield from layer.values()
 
 
 def slot_layout(shape: DecoderShape, *, linear: CodeShape, embedding: CodeShape, head: CodeShape | None) -> SlotLayout:
@@ -182,13 +203,26 @@ def slot_layout(shape: DecoderShape, *, linear: CodeShape, embedding: CodeShape,
     table = cursor.matrix({EMBEDDING: shape.vocabulary}, shape.K, embedding)
     cursor.end_segment()
     layers = []
-    for layer in range(shape.layers):
-        layers.append(_layer(cursor, shape, f"model.layers.{layer}", linear))
+    for index in range(shape.layers):
+        layers.append(_layer(cursor, shape, f"model.layers.{index}", linear))
         cursor.end_segment()
     norm = cursor.vector({FINAL_NORM: shape.K})
     top = None if head is None else cursor.matrix({HEAD: shape.vocabulary}, shape.K, head)
     cursor.end_segment()
-    return SlotLayout(embedding=table, layers=tuple(layers), final_norm=norm, head=top, segments=tuple(cursor.segments))
+    refinements = []
+    for layer in layers if linear.planes > 1 else ():
+        refinements.append(
+            {key: cursor.refinement(part) for key, part in layer.items() if isinstance(part, MatrixPart)}
+        )
+        cursor.end_segment()
+    return SlotLayout(
+        embedding=table,
+        layers=tuple(layers),
+        final_norm=norm,
+        head=top,
+        refinements=tuple(refinements),
+        segments=tuple(cursor.segments),
+    )
 
 
 def _layer(cursor: "_Cursor", shape: DecoderShape, prefix: str, code: CodeShape) -> dict[str, Part]:
@@ -236,7 +270,13 @@ class _Cursor:
             steps=self._take(4 * N),
             index=self._take(4 * lists * S),
             values=self._take(2 * N * S),
+            stored=("codes", "step") if code.planes == 1 else ("signs", "sign_step"),
         )
+
+    def refinement(self, part: MatrixPart) -> MatrixPart:
+        """A place for the second plane of the matrices of `part`."""
+        second = self.matrix(part.rows, part.K, part.code)
+        return replace(second, stored=("refinement", "step"))
 
     def stack(self, prefix: str, rows: Mapping[str, int], K: int, code: CodeShape) -> dict[str, Part]:
         """One part for all matrices, or one for each where tiles would span two of them."""

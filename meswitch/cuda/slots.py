@@ -49,10 +49,24 @@ class SlotArena:
         """The vectors of `part` in every slot, side by side: `[E, n]` float32; views, strided over slots."""
         return self._view(part.offset, part.end - part.offset, torch.float32)
 
+    def refine(self, slot: int) -> None:
+        """Make the first plane of one slot the upper half of both: its step is twice that of the refinement.
+
+        For the current stream, which orders it between steps. The refinement must be in place.
+        """
+        for first, second in zip(self.layout.layers, self.layout.refinements, strict=bool(self.layout.refinements)):
+            for key, part in second.items():
+                upper = first[key]
+                assert isinstance(upper, MatrixPart)
+                torch.mul(self._steps(part)[slot], 2, out=self._steps(upper)[slot])
+
     def segment(self, slot: int, index: int) -> torch.Tensor:
         """The bytes of one segment of one slot, `[n]` uint8."""
         start, stop = self.layout.segments[index]
         return self.memory[slot, start:stop]
+
+    def _steps(self, part: MatrixPart) -> torch.Tensor:
+        return self._view(part.steps, 4 * part.N, torch.float32)
 
     def _view(self, offset: int, nbytes: int, dtype: torch.dtype) -> torch.Tensor:
         return self.memory[:, offset : offset + nbytes].view(dtype)

@@ -8,7 +8,7 @@ import torch
 
 __all__ = ["RowState", "StepState"]
 
-FIELDS = 7
+FIELDS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,7 @@ class RowState:
         token: the newest token, which the step computes at `position`.
         cache_row: where its keys and values are.
         slot: of its expert; -1 for the base.
+        refined: whether all bit planes of the slot are in place.
         vocabulary: tokens that may be chosen.
         temperature: 0 is greedy.
         seed: of its own random numbers, 0 to 2^64 - 1.
@@ -28,6 +29,7 @@ class RowState:
     position: int
     cache_row: int
     slot: int
+    refined: bool
     vocabulary: int
     temperature: float
     seed: int
@@ -39,7 +41,7 @@ class StepState:
     Attributes:
         tokens, positions, seeds: `[B]` int64.
         lengths: positions that attention reads, the new one included, `[B]` int32.
-        cache_rows, slots, vocabulary: `[B]` int32.
+        cache_rows, slots, refined, vocabulary: `[B]` int32; `refined` is -1 where a slot has its first plane only.
         temperature: `[B]` float32.
         chosen: the tokens that the last step chose, `[B]` int64; -1 where the logits were no numbers.
     """
@@ -48,8 +50,8 @@ class StepState:
         self.tokens, self.positions, self.seeds, self.chosen = (
             torch.zeros(rows, dtype=torch.int64, device=device) for _ in range(4)
         )
-        self.lengths, self.cache_rows, self.slots, self.vocabulary = (
-            torch.full((rows,), fill, dtype=torch.int32, device=device) for fill in (0, -1, -1, 1)
+        self.lengths, self.cache_rows, self.slots, self.refined, self.vocabulary = (
+            torch.full((rows,), fill, dtype=torch.int32, device=device) for fill in (0, -1, -1, -1, 1)
         )
         self.temperature = torch.zeros(rows, dtype=torch.float32, device=device)
         pinned = device.type == "cuda"
@@ -73,11 +75,12 @@ class StepState:
         columns = [_pack(row) for row in rows] + [UNUSED] * (capacity - len(rows))
         self._packed.copy_(torch.tensor(columns, dtype=torch.int64).T)
         packed = self._packed.to(self.tokens.device, non_blocking=True)
-        token, position, cache_row, slot, vocabulary, temperature, seed = packed.unbind()
+        token, position, cache_row, slot, refined, vocabulary, temperature, seed = packed.unbind()
         self.tokens.copy_(token)
         self.positions.copy_(position)
         self.cache_rows.copy_(cache_row)
         self.slots.copy_(slot)
+        self.refined.copy_(refined)
         self.vocabulary.copy_(vocabulary)
         self.temperature.copy_(temperature.int().view(torch.float32))
         self.seeds.copy_(seed)
@@ -101,10 +104,11 @@ class StepState:
         return chosen
 
 
-UNUSED = (0, 0, -1, -1, 1, 0, 0)
+UNUSED = (0, 0, -1, -1, -1, 1, 0, 0)
 
 
 def _pack(row: RowState) -> tuple[int, ...]:
     (temperature,) = struct.unpack("<i", struct.pack("<f", row.temperature))
     seed = row.seed - (1 << 64) if row.seed >= 1 << 63 else row.seed
-    return row.token, row.position, row.cache_row, row.slot, row.vocabulary, temperature, seed
+    refined = row.slot if row.refined else -1
+    return row.token, row.position, row.cache_row, row.slot, refined, row.vocabulary, temperature, seed

@@ -64,7 +64,7 @@ class SyntheticImageSource:
                 _fill_vectors(image, part)
                 continue
             for _, places in part.places():
-                _repeat(piece(image, places["step"][0]), steps)
+                _repeat(piece(image, places[part.stored[1]][0]), steps)
                 _repeat(piece(image, places["values"][0]).view(-1), values)
                 channels = torch.randperm(part.K, generator=generator)[: part.code.salient].sort().values
                 for place in places["salient"]:

@@ -75,6 +75,7 @@ class Tiers:
         sources: of all experts; experts of one and the same source share its image in host memory.
         slots: on the device.
         segments: of an image.
+        serving_segments: how many of them, from the first on, a row needs; those after them refine it.
         host: images in host memory, which are closed with this.
         copies: into the slots, closed with this.
         executor: fills images.
@@ -96,6 +97,7 @@ class Tiers:
         *,
         slots: int,
         segments: int,
+        serving_segments: int,
         host: PinnedArena,
         copies: SegmentCopies,
         executor: Executor,
@@ -107,6 +109,7 @@ class Tiers:
         self.eager = True
         self._sources = dict(sources)
         self._segments = segments
+        self._serving_segments = serving_segments
         self._host = host
         self._copies = copies
         self._ready_share = ready_share
@@ -209,13 +212,16 @@ class Tiers:
         ended += self._become_ready()
         return ended
 
-    def hold(self, expert: str) -> tuple[int, Callable[[int], None]]:
-        """The slot of an expert in `resident`, which stays until `release`, and how to wait for a segment of it."""
+    def hold(self, expert: str) -> tuple[int, Callable[[int], None], Callable[[], bool]]:
+        """The slot of an expert in `resident`, which stays until `release`.
+
+        And how to wait for a segment of it, and to ask whether all are in place, as `poll` found.
+        """
         held = self._held[expert]
         if not held.ready:
             raise ValueError(f"only a resident expert can be leased, {expert!r} is on its way")
         self._residency.lease(expert)
-        return held.slot, held.copy.wait
+        return held.slot, held.copy.wait, lambda: held.settled
 
     def release(self, expert: str) -> None:
         """Give back one lease; the slot may be overwritten after what the current stream was given so far."""
@@ -313,7 +319,7 @@ class Tiers:
             done = held.copy.done_segments()
             # of those that are queued, only the copy that runs will let a row go on
             started = self.eager and (done > 0 or first)
-            if not held.ready and (started or done >= self._ready_share * self._segments):
+            if not held.ready and (started or done >= self._ready_share * self._serving_segments):
                 held.ready = True
                 loaded.append(self._loaded(expert, held))
             if done == self._segments:
@@ -322,7 +328,11 @@ class Tiers:
                 first = False
         return loaded
 
+    def _complete(self, slot: int) -> None:
+        """All segments of a slot are in place."""
+
     def _settle(self, expert: str, held: _Held) -> None:
+        self._complete(held.slot)
         held.settled = True
         self._store.release(self._image_names[expert])
         self._copied["copies"] += 1

@@ -57,6 +57,7 @@ class WholeCudaPool(Tiers):
             sources,
             slots=len(memories),
             segments=len(segments),
+            serving_segments=len(segments),
             host=host,
             copies=copies or segment_copies(memories, segments, device=memories[0].device),
             executor=executor,
@@ -72,6 +73,6 @@ class WholeCudaPool(Tiers):
 
     def lease(self, expert: str) -> CudaLease:
         """The weights of a resident model, which stays until `release`."""
-        slot, wait = self.hold(expert)
+        slot, wait, _ = self.hold(expert)
         weights = self._buffers[slot]
         return CudaLease(weights=weights, slot=-1, vocabulary=weights.layout.shape.vocabulary, wait=wait)

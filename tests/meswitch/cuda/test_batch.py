@@ -2,7 +2,7 @@ import pytest
 
 from meswitch.core import SamplingParams
 from meswitch.cuda.batch import CudaBatch
-from meswitch.cuda.lease import CudaLease
+from meswitch.cuda.lease import CudaLease, always
 from meswitch.cuda.step_runner import StepRunner
 from tests.meswitch.cuda.test_decoder import answer
 from tests.meswitch.cuda.tiny_models import CPU, TinyModel, tiny_model
@@ -19,8 +19,8 @@ def batch(model) -> CudaBatch:
     return CudaBatch(lambda _: runner, max_rows=3, chunk_tokens=4, device=CPU)
 
 
-def lease(model, slot, wait=lambda _: None):
-    return CudaLease(weights=model.weights, slot=slot, vocabulary=model.shape.vocabulary, wait=wait)
+def lease(model, slot, wait=lambda _: None, refined=always):
+    return CudaLease(weights=model.weights, slot=slot, vocabulary=model.shape.vocabulary, wait=wait, refined=refined)
 
 
 def run(batch, rows, steps):
@@ -108,3 +108,20 @@ def test_a_seeded_row_draws_the_same_tokens_alone_and_beside_others(model, batch
 def test_rows_without_a_seed_draw_their_own(model, batch):
     seeds = {batch.new_row("a", lease(model, 0), SamplingParams(temperature=1.0)).seed for _ in range(4)}
     assert len(seeds) == 4
+
+
+def test_tokens_before_the_second_bit_plane_are_counted_and_those_after_it_use_both(model):
+    planes = tiny_model("llama", codec="nested", planes=1, rows=3)
+    runner = StepRunner(planes.decoder, max_rows=3, device=CPU, use_graphs=False)
+    batch = CudaBatch(lambda _: runner, max_rows=3, chunk_tokens=4, device=CPU)
+    came = []
+    row = batch.new_row("a", lease(planes, 0, refined=lambda: bool(came)), SamplingParams())
+    batch.add(row, [5, 9, 33])
+    (before,) = run(batch, [row], 2)
+    assert before == answer(planes.models[0], [5, 9, 33], 2)
+    assert batch.first_plane_tokens == 2
+    planes.slots.refine(0)
+    came.append(True)
+    run(batch, [row], 1)
+    assert batch.first_plane_tokens == 2
+    assert row.state().refined

@@ -14,26 +14,31 @@ def answer(model, prompt, count):
     return tokens[len(prompt) :]
 
 
-def row(model: TinyModel, *, token: int, position: int, cache_row: int, slot: int) -> RowState:
+def row(model: TinyModel, *, token: int, position: int, cache_row: int, slot: int, refined: bool = True) -> RowState:
     return RowState(
         token=token,
         position=position,
         cache_row=cache_row,
         slot=slot,
+        refined=refined,
         vocabulary=model.shape.vocabulary,
         temperature=0.0,
         seed=0,
     )
 
 
-def prefill(model: TinyModel, prompt, *, cache_row, slot, chunks):
+def prefill(model: TinyModel, prompt, *, cache_row, slot, chunks, refined=True):
     waited, start = [], 0
     for size in chunks:
         chunk = torch.tensor(prompt[start : start + size])
-        h = model.decoder.prefill(chunk, start=start, cache_row=cache_row, slot=slot, wait=waited.append)
+        h = model.decoder.prefill(
+            chunk, start=start, cache_row=cache_row, slot=slot, wait=waited.append, refined=refined
+        )
         start += size
     state = StepState(1, device=CPU)
-    state.load([row(model, token=prompt[-1], position=len(prompt) - 1, cache_row=cache_row, slot=slot)])
+    state.load(
+        [row(model, token=prompt[-1], position=len(prompt) - 1, cache_row=cache_row, slot=slot, refined=refined)]
+    )
     model.decoder.first_token(h, state, wait=waited.append)
     assert waited[: len(model.weights.layers) + 1] == list(range(len(model.weights.layers) + 1))
     return state.read(1)[0]
@@ -81,3 +86,19 @@ def test_a_batch_of_the_base_alone_needs_no_deltas():
     state.load([row(model, token=token, position=4, cache_row=0, slot=-1)])
     model.decoder.step(state, width=None)
     assert [token, *state.read(1)] == answer(model.models[-1], [5, 9, 33, 2], 2)
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+def test_a_first_bit_plane_serves_alone_and_the_second_refines_it(planes):
+    model = tiny_model("llama", codec="nested", planes=planes)
+    refined = planes == 2
+    prompts, slots = [[5, 9, 33, 2], [7, 7, 1]], [0, 1]
+    rows = []
+    for cache_row, (prompt, slot) in enumerate(zip(prompts, slots, strict=True)):
+        token = prefill(model, prompt, cache_row=cache_row, slot=slot, chunks=[len(prompt)], refined=refined)
+        rows.append(row(model, token=token, position=len(prompt), cache_row=cache_row, slot=slot, refined=refined))
+    state = StepState(2, device=CPU)
+    state.load(rows)
+    model.decoder.step(state, width=2)
+    found = [[r.token, token] for r, token in zip(rows, state.read(2), strict=True)]
+    assert found == [answer(model.models[slot], prompt, 2) for prompt, slot in zip(prompts, slots, strict=True)]

@@ -1,4 +1,4 @@
-"""The GPU engine as a whole, its kernels interpreted, against `transformers`' own `generate()` of each merged expert."""
+"""The GPU engine as a whole, its kernels interpreted, against `generate()` of each merged expert."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.meswitch.serving_models import answers, ask, fine_tune, generate, run, save_base, tiny_config
 
 from meswitch.architecture import describe, read_config
 from meswitch.compress import compress_expert
@@ -18,6 +17,7 @@ from meswitch.errors import BaseMismatchError, CapacityError, EngineError, Unsup
 from meswitch.expert_profile import ExpertProfile
 from meswitch.merge import merge
 from meswitch.switch_engine import SwitchEngine
+from tests.meswitch.serving_models import answers, ask, fine_tune, generate, run, save_base, tiny_config
 
 CPU = torch.device("cpu")
 BUDGET = 1 << 30
@@ -33,13 +33,33 @@ def roots(tmp_path_factory) -> dict[str, Path]:
     config = tiny_config(num_hidden_layers=1, hidden_size=64)
     found = {BASE: save_base(folder / "base", config)}
     for seed, name in enumerate(NAMES, 1):
-        expert = fine_tune(found[BASE], folder / name, seed)
+        found[f"{name}.full"] = expert = fine_tune(found[BASE], folder / name, seed)
         found[f"{name}.delta"] = folder / f"{name}.delta"
         compress_expert(
             CompressConfig(base=found[BASE], expert=expert, output=found[f"{name}.delta"], name=name, force=True)
         )
         found[name] = folder / f"{name}.merged"
         merge(found[BASE], found[f"{name}.delta"], found[name])
+    return found
+
+
+@pytest.fixture(scope="module")
+def nested(roots, tmp_path_factory) -> dict[str, Path]:
+    """The first expert as bit planes, and what those merge into."""
+    folder = tmp_path_factory.mktemp("nested")
+    found = dict(roots)
+    found["e1.delta"] = folder / "e1.delta"
+    config = CompressConfig(
+        base=roots[BASE],
+        expert=roots["e1.full"],
+        output=found["e1.delta"],
+        name="e1",
+        linear="nested",
+        force=True,
+    )
+    compress_expert(config)
+    found["e1"] = folder / "e1.merged"
+    merge(roots[BASE], found["e1.delta"], found["e1"])
     return found
 
 
@@ -92,6 +112,15 @@ def test_an_expert_without_a_slot_is_brought_from_host_memory(roots):
     assert admitted["b"].switch is not None
     assert admitted["b"].switch.evicted == ("e1",)
     assert served.stats().evictions == 1
+    served.close()
+
+
+def test_an_expert_in_bit_planes_ends_up_with_both(nested):
+    served = engine(nested, experts={"e1": nested["e1.delta"]})
+    # the first request brings it; where copies are immediate, the next step finds both planes
+    run(served, [ask("a", "e1", (5, 6), max_tokens=1)])
+    found = answers(run(served, [ask("b", "e1", (3, 14, 15, 9), max_tokens=3)]))
+    assert found["b"] == generate(nested["e1"], (3, 14, 15, 9), 3)
     served.close()
 
 

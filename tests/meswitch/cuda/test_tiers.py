@@ -55,6 +55,7 @@ class Bench:
             given,
             slots=slots,
             segments=len(SEGMENTS),
+            serving_segments=len(SEGMENTS),
             host=PinnedArena(NBYTES, images=images, device=CPU),
             copies=segment_copies(list(self.memory), SEGMENTS, device=CPU) if real_copies else self.copies,
             executor=executor or InlineExecutor(),

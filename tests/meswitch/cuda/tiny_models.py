@@ -1,5 +1,6 @@
 """Tiny decoders with experts, as the CUDA path holds them and as `transformers` computes them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from meswitch.codecs import decompress, parse_codec
+from meswitch.codecs.nested import first_plane
 from meswitch.cuda.decoder import Decoder, rotary_tables
 from meswitch.cuda.decoder_shape import DecoderShape, decoder_shape
 from meswitch.cuda.kv_cache import KvCache
@@ -23,9 +25,12 @@ SIZES = {
     "max_position_embeddings": 64,
 }
 CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
-CODECS = {"linear": "salient:bits=2,channels=3", "table": "rtn:bits=4"}
+TABLE = CodeShape(bits=4, salient=0)
+CODES = {"salient:bits=2,channels=3": CodeShape(bits=2, salient=3), "nested": CodeShape(bits=1, salient=0, planes=2)}
 CPU = torch.device("cpu")
 EXPERTS = 2
+TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+TABLE_CODEC = "rtn:bits=4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +46,17 @@ class TinyModel:
     models: list[Any]
 
 
-def tiny_model(kind: str, *, layers: int = 1, tied: bool = False, rows: int = 4, tokens: int = 32) -> TinyModel:
-    """Random float32 weights, the same at each call."""
+def tiny_model(
+    kind: str,
+    *,
+    layers: int = 1,
+    tied: bool = False,
+    rows: int = 4,
+    tokens: int = 32,
+    codec: str = "salient:bits=2,channels=3",
+    planes: int = 2,
+) -> TinyModel:
+    """Random float32 weights, the same at each call; the experts with both planes of `nested`, or the first alone."""
     torch.manual_seed(0)
     rope = {"rope_type": "default", "rope_theta": 100.0}
     config = CONFIGS[kind](**SIZES, num_hidden_layers=layers, tie_word_embeddings=tied, rope_parameters=rope)
@@ -50,11 +64,11 @@ def tiny_model(kind: str, *, layers: int = 1, tied: bool = False, rows: int = 4,
     base = _perturbed(AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval(), None, 0.3)
     shape = decoder_shape(config, tied=tied)
     weights = whole_weights(shape, base.state_dict())
-    code = CodeShape(bits=2, salient=3)
-    table = CodeShape(bits=4, salient=0)
-    layout = slot_layout(shape, linear=code, embedding=table, head=None if tied else table)
+    layout = slot_layout(shape, linear=CODES[codec], embedding=TABLE, head=None if tied else TABLE)
     slots = SlotArena(layout, slots=EXPERTS, device=CPU)
-    models = [_expert(config, base, slots, slot) for slot in range(EXPERTS)]
+    models = [_expert(config, base, slots, slot, codec, planes) for slot in range(EXPERTS)]
+    for slot in range(EXPERTS) if planes == 2 else ():
+        slots.refine(slot)
     cache = KvCache(shape, rows=rows, tokens=tokens, dtype=torch.float32, device=CPU)
     # what was never written must never be read
     cache.keys.fill_(float("nan"))
@@ -80,19 +94,20 @@ def write(memory: torch.Tensor, place: Place, value: torch.Tensor) -> None:
     piece.view(place.spec.dtype).view(place.spec.shape).copy_(value)
 
 
-def _expert(config: Any, base: Any, slots: SlotArena, slot: int) -> Any:
+def _expert(config: Any, base: Any, slots: SlotArena, slot: int, codec: str, planes: int) -> Any:
     generator = torch.Generator().manual_seed(slot + 1)
     expert = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     state = {name: value.clone() for name, value in base.state_dict().items()}
-    for name, part in _matrices(slots.layout):
-        codec = parse_codec(CODECS["table" if part.code.salient == 0 else "linear"])
-        delta = torch.randn(state[name].shape, generator=generator) * 0.1
-        compressed = codec.compress(delta)
-        for local, places in dict(part.places())[name].items():
-            for place in places:
+    for name, places in _places(slots.layout).items():
+        compressed = parse_codec(TABLE_CODEC if name in TABLES else codec).compress(
+            0.1 * torch.randn(state[name].shape, generator=generator)
+        )
+        for local, where in places.items():
+            for place in where:
                 if local in compressed.tensors:
                     write(slots.memory[slot], place, compressed.tensors[local])
-        state[name] += decompress(compressed)
+        alone = planes == 1 and compressed.codec == "nested"
+        state[name] += decompress(first_plane(compressed) if alone else compressed)
     for part in slots.layout.parts():
         if isinstance(part, VectorPart):
             for name, place in part.places():
@@ -104,8 +119,13 @@ def _expert(config: Any, base: Any, slots: SlotArena, slot: int) -> Any:
     return expert
 
 
-def _matrices(layout: SlotLayout) -> list[tuple[str, MatrixPart]]:
-    return [(name, part) for part in layout.parts() if isinstance(part, MatrixPart) for name in part.rows]
+def _places(layout: SlotLayout) -> dict[str, dict[str, Sequence[Place]]]:
+    found: dict[str, dict[str, Sequence[Place]]] = {}
+    for part in layout.parts():
+        if isinstance(part, MatrixPart):
+            for name, places in part.places():
+                found.setdefault(name, {}).update(places)
+    return found
 
 
 @torch.no_grad()
