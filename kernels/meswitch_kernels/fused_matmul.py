@@ -1,8 +1,8 @@
 """`y = x · (W + D̂_e)ᵀ` for many rows of one expert: prefill.
 
 `W + D̂` is formed tile by tile in registers: one matrix product instead of two. Codes become floating-point levels by
-placing them into a mantissa. For very many rows the merged matrix is written out once for the vendor's product
-instead (merge.py): tuning decides. docs/kernels/fused_matmul.md has the derivation and the floor.
+placing them into a mantissa. On Hopper warpgroup_matmul.py does this; elsewhere the kernel below, or for very many rows
+merge.py and the vendor's product: tuning decides. docs/kernels/fused_matmul.md has the derivation and the floor.
 """
 
 import torch
@@ -13,8 +13,9 @@ from meswitch_kernels.launch import TensorDescriptor, check_available, device_na
 from meswitch_kernels.merge import merge_weight
 from meswitch_kernels.tiling import FusedMatmulConfig
 from meswitch_kernels.tuned import fused_config
+from meswitch_kernels.warpgroup_matmul import covers, partial_bytes, warpgroup_matmul
 
-__all__ = ["fused_matmul"]
+__all__ = ["fused_matmul", "level_asm", "scratch_bytes"]
 
 
 @jit
@@ -115,6 +116,8 @@ def fused_matmul(
     arena: DeltaArena,
     slot: int,
     *,
+    out: torch.Tensor | None = None,
+    scratch: torch.Tensor | None = None,
     config: FusedMatmulConfig | None = None,
     inline_asm: bool | None = None,
 ) -> torch.Tensor:
@@ -126,8 +129,10 @@ def fused_matmul(
         x: activations `[M, K]`.
         weight: the base, `[N, K]`, same dtype as `x`.
         slot: the expert of all rows; -1 for the base alone, which is left to the vendor's library.
-        config: tile sizes; by default the tuned ones of this GPU.
-        inline_asm: unpack by PTX; by default where there is some for this dtype and width.
+        out: where to write; by default a new tensor.
+        scratch: uint8, at least `scratch_bytes`, overwritten; by default allocated where it is needed.
+        config: method and tile sizes; by default the tuned ones of this GPU.
+        inline_asm: unpack by PTX; by default where there is some for this dtype and width. Method "registers" only.
 
     Raises:
         UnsupportedShapeError: if shapes or dtypes do not fit together.
@@ -135,32 +140,66 @@ def fused_matmul(
     """
     check_available(x)
     config = config or fused_config(
-        device_name(x.device), rows=max(1, x.shape[0]), N=arena.N, K=arena.K, group_rows=arena.group_rows
-    )
+        device_name(x.device), rows=max(1, x.shape[0]), N=arena.N, K=arena.K, group_rows=arena.group_rows,
+        warpgroups=covers(x, weight, arena) and (out is None or _begins_well(out)),
+    )  # fmt: skip
     _check(x, weight, arena, slot, config)
-    if slot < 0:
+    M, N, K = x.shape[0], arena.N, arena.K
+    if slot < 0 and out is None:
         return torch.nn.functional.linear(x, weight)
-    if config.merge:
-        return torch.nn.functional.linear(x, merge_weight(weight, arena, slot))
-    M, K = x.shape
-    N, S = arena.N, arena.salient
-    y = torch.empty(M, N, dtype=x.dtype, device=x.device)
-    asm = level_asm(arena.bits, x.dtype) if (not interpreting() if inline_asm is None else inline_asm) else None
-    grid = (triton.cdiv(M, config.BM) * triton.cdiv(N, config.BN),)
-    if M:
-        _fused_matmul_kernel[grid](
-            y,
-            TensorDescriptor.from_tensor(x, [config.BM, config.BK]),
-            TensorDescriptor.from_tensor(weight, [config.BN, config.BK]), x,
-            arena.codes[slot].view(torch.int16), arena.steps[slot], arena.salient_index[slot],
-            arena.salient_values[slot],
-            y.stride(0), x.stride(0), M, N, K, arena.row_bytes // 2,
-            arena.group_rows, S=S, SP=max(16, triton.next_power_of_2(S)), BITS=arena.bits, BM=config.BM, BN=config.BN,
-            BK=config.BK, GROUP=config.GROUP, EVEN=K % config.BK == 0,
-            PRECISION="ieee" if x.dtype == torch.float32 else None, ASM=asm,
-            enable_fp_fusion=True, num_warps=config.warps, num_stages=config.stages,
-        )  # fmt: skip
+    y = torch.empty(M, N, dtype=x.dtype, device=x.device) if out is None else out
+    _check_out(y, x, N, config)
+    if slot < 0:
+        torch.mm(x, weight.T, out=y)
+    elif config.method == "merged":
+        merged = None if scratch is None else _room(scratch, N * K, weight.dtype).view(N, K)
+        torch.mm(x, merge_weight(weight, arena, slot, out=merged).T, out=y)
+    elif config.method == "warpgroups" and M:
+        partial = None if scratch is None else _room(scratch, partial_bytes(M, N, config) // 4, torch.float32)
+        warpgroup_matmul(y, x, weight, arena, slot, config=config, sums=partial)
+    elif M:
+        _multiply_registers(y, x, weight, arena, slot, config, not interpreting() if inline_asm is None else inline_asm)
     return y
+
+
+def scratch_bytes(weight: torch.Tensor, arena: DeltaArena, *, rows: int) -> int:
+    """Bytes of `scratch` that calls of up to `rows` tokens need at most, by the tuned configurations.
+
+    Args:
+        weight: the base, whose dtype the activations share.
+    """
+    warpgroups = covers(weight, weight, arena)
+    name, most = device_name(weight.device), 0
+    for M in range(1, rows + 1):
+        config = fused_config(name, rows=M, N=arena.N, K=arena.K, group_rows=arena.group_rows, warpgroups=warpgroups)
+        merged = arena.N * arena.K * weight.element_size() if config.method == "merged" else 0
+        most = max(most, merged, partial_bytes(M, arena.N, config) if config.method == "warpgroups" else 0)
+    return most
+
+
+def _multiply_registers(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    arena: DeltaArena,
+    slot: int,
+    config: FusedMatmulConfig,
+    inline_asm: bool,
+) -> None:
+    (M, K), N, S = x.shape, arena.N, arena.salient
+    _fused_matmul_kernel[(triton.cdiv(M, config.BM) * triton.cdiv(N, config.BN),)](
+        y,
+        TensorDescriptor.from_tensor(x, [config.BM, config.BK]),
+        TensorDescriptor.from_tensor(weight, [config.BN, config.BK]), x,
+        arena.codes[slot].view(torch.int16), arena.steps[slot], arena.salient_index[slot],
+        arena.salient_values[slot],
+        y.stride(0), x.stride(0), M, N, K, arena.row_bytes // 2,
+        arena.group_rows, S=S, SP=max(16, triton.next_power_of_2(S)), BITS=arena.bits, BM=config.BM, BN=config.BN,
+        BK=config.BK, GROUP=config.GROUP, EVEN=K % config.BK == 0,
+        PRECISION="ieee" if x.dtype == torch.float32 else None,
+        ASM=level_asm(arena.bits, x.dtype) if inline_asm else None,
+        enable_fp_fusion=True, num_warps=config.warps, num_stages=config.stages,
+    )  # fmt: skip
 
 
 def level_asm(bits: int, dtype: torch.dtype) -> tuple[str, ...] | None:
@@ -201,12 +240,40 @@ def _check(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena, slot: int, 
         raise UnsupportedShapeError(f"x and weight must share one floating dtype, got {x.dtype} and {weight.dtype}")
     if not -1 <= slot < arena.slots:
         raise UnsupportedShapeError(f"slot must be from -1 to {arena.slots - 1}, got {slot}")
+    if config.method == "merged":
+        return
     # the copy engine that moves tiles wants rows to begin at multiples of 16 bytes
-    if not config.merge and (x.stride(0) * x.element_size() % 16 or weight.stride(0) * weight.element_size() % 16):
+    if x.stride(0) * x.element_size() % 16 or weight.stride(0) * weight.element_size() % 16:
         raise UnsupportedShapeError(
             f"rows must begin at multiples of 16 bytes, got strides of {x.stride(0)} and {weight.stride(0)} elements"
+        )
+    if config.method == "warpgroups" and slot >= 0 and not covers(x, weight, arena):
+        raise UnsupportedShapeError(
+            "warpgroups multiply float16 or bfloat16 by codes of up to 4 bits with up to 16 salient channels, N a "
+            f"multiple of 8, on a Hopper GPU, got {x.dtype}, {arena.bits} bits, {arena.salient} channels, N = {arena.N}"
         )
     if config.BK % 64:
         raise UnsupportedShapeError(f"BK must be a multiple of 64, got {config.BK}")
     if arena.group_rows % config.BN and arena.group_rows != N:
         raise UnsupportedShapeError(f"a salient group must be whole tiles of {config.BN} rows, got {arena.group_rows}")
+
+
+def _check_out(y: torch.Tensor, x: torch.Tensor, N: int, config: FusedMatmulConfig) -> None:
+    M = x.shape[0]
+    if tuple(y.shape) != (M, N) or y.dtype != x.dtype or y.stride(1) != 1:
+        raise UnsupportedShapeError(f"out must be [{M}, {N}] {x.dtype} with rows of neighbours, got {list(y.shape)}")
+    if config.method == "warpgroups" and not _begins_well(y):
+        raise UnsupportedShapeError(f"rows of out must begin at multiples of 16 bytes, got a stride of {y.stride(0)}")
+
+
+def _begins_well(out: torch.Tensor) -> bool:
+    """Whether the copy engine can write rows of `out`."""
+    return out.data_ptr() % 16 == 0 and out.stride(0) * out.element_size() % 16 == 0
+
+
+def _room(scratch: torch.Tensor, elements: int, dtype: torch.dtype) -> torch.Tensor:
+    """The beginning of `scratch` as `elements` of `dtype`."""
+    size = elements * dtype.itemsize
+    if scratch.dtype != torch.uint8 or not scratch.is_contiguous() or scratch.numel() < size:
+        raise UnsupportedShapeError(f"scratch must be {size} bytes in a row, got {scratch.numel()} {scratch.dtype}")
+    return scratch.view(-1)[:size].view(dtype)

@@ -36,19 +36,30 @@ def delta_config(device: str, *, rows: int, width: int, N: int, row_bytes: int, 
 
 
 @cache
-def fused_config(device: str, *, rows: int, N: int, K: int, group_rows: int) -> FusedMatmulConfig:
-    """The prefill configuration measured nearest to this call."""
-    best = min(
-        (e for e in _entries(device, "fused_matmul") if group_rows == N or _fits(e, group_rows)),
-        key=lambda e: _distance(e, rows=rows, N=N, K=K),
-    )
+def fused_config(
+    device: str, *, rows: int, N: int, K: int, group_rows: int, warpgroups: bool = False
+) -> FusedMatmulConfig:
+    """The prefill configuration measured nearest to this call.
+
+    Args:
+        device: the GPU's name.
+        rows: tokens.
+        N, K: output channels and input dimension.
+        group_rows: must be whole tiles (or all of N).
+        warpgroups: whether that method covers the call; where it does, it is the fastest for every shape measured.
+    """
+    entries = _entries(device, "fused_matmul")
+    fitting = [e for e in entries if _fits(e, group_rows if group_rows != N else 0, warpgroups=warpgroups)]
+    fitting = fitting or [e for e in entries if _fits(e, group_rows if group_rows != N else 0, warpgroups=False)]
+    best = min(fitting, key=lambda e: _distance(e, rows=rows, N=N, K=K))
     return FusedMatmulConfig(**best["config"])
 
 
-def _fits(entry: _Entry, group_rows: int) -> bool:
-    """Whether no tile of the entry spans two groups; merging has small tiles of its own."""
+def _fits(entry: _Entry, group_rows: int, *, warpgroups: bool) -> bool:
+    """Whether an entry is of that method, and no tile of it spans two groups; merging has small tiles of its own."""
     config = FusedMatmulConfig(**entry["config"])
-    return config.merge or group_rows % config.BN == 0
+    fits = config.method == "merged" or group_rows % config.BN == 0
+    return fits and (config.method == "warpgroups") == warpgroups
 
 
 def _distance(entry: _Entry, **shape: int) -> float:

@@ -23,9 +23,40 @@ def test_odd_shapes_match_the_reference(make_arena, relative_error, device, M, N
     _check(make_arena, relative_error, device, M, N, K, S, bits, torch.float32, SMALL, 1e-6)
 
 
-@pytest.mark.parametrize("merge", [False, True], ids=["in registers", "merged"])
-def test_half_precision_is_within_the_rounding_of_a_merged_weight(make_arena, relative_error, device, merge):
-    _check(make_arena, relative_error, device, 7, 64, 192, 8, 2, torch.float16, {**SMALL, "merge": merge}, 6e-4)
+@pytest.mark.parametrize("method", ["registers", "merged"])
+def test_half_precision_is_within_the_rounding_of_a_merged_weight(make_arena, relative_error, device, method):
+    _check(make_arena, relative_error, device, 7, 64, 192, 8, 2, torch.float16, {**SMALL, "method": method}, 6e-4)
+
+
+@pytest.mark.parametrize("method", ["registers", "merged"])
+def test_out_and_scratch_are_written_and_nothing_else(make_arena, relative_error, device, method):
+    from meswitch_kernels.fused_matmul import fused_matmul
+    from meswitch_kernels.reference import fused_matmul_ref
+    from meswitch_kernels.tiling import FusedMatmulConfig
+
+    arena = make_arena(2, 64, 192, 8, 2)
+    x, weight = torch.randn(7, 192, device=device), torch.randn(64, 192, device=device)
+    out = torch.full((8, 96), float("nan"), device=device)
+    scratch = torch.zeros(64 * 192 * 4 + 8, dtype=torch.uint8, device=device)
+    config = FusedMatmulConfig(**SMALL, method=method)
+    got = fused_matmul(x, weight, arena, 1, out=out[:7, :64], scratch=scratch, config=config)
+    assert got.data_ptr() == out.data_ptr()
+    assert relative_error(out[:7, :64], fused_matmul_ref(x, weight, arena, 1)) < 1e-6
+    assert out[7].isnan().all()
+    assert out[:, 64:].isnan().all()
+    assert not scratch[-8:].any()
+    assert bool(scratch[:-8].any()) == (method == "merged")
+    base = fused_matmul(x, weight, arena, -1, out=out[:7, :64])
+    assert relative_error(base, x @ weight.T) < 1e-6
+
+
+def test_no_scratch_is_planned_where_nothing_is_merged(make_arena, device):
+    from meswitch_kernels.fused_matmul import scratch_bytes
+
+    weight = torch.zeros(64, 192, device=device)
+    assert scratch_bytes(weight, make_arena(1, 64, 192, 0, 2), rows=8) in (0, weight.nbytes)
+    if device == "cpu":
+        assert scratch_bytes(weight, make_arena(1, 64, 192, 0, 2), rows=300) == 0
 
 
 def test_slot_minus_one_is_the_base(make_arena, device):
@@ -39,6 +70,7 @@ def test_slot_minus_one_is_the_base(make_arena, device):
 def test_arguments_that_do_not_fit_together_are_refused(make_arena, device):
     from meswitch_kernels.errors import UnsupportedShapeError
     from meswitch_kernels.fused_matmul import fused_matmul
+    from meswitch_kernels.tiling import FusedMatmulConfig
 
     arena = make_arena(1, 32, 63, 0, 2)
     x, weight = torch.zeros(3, 63, device=device), torch.zeros(32, 63, device=device)
@@ -48,6 +80,14 @@ def test_arguments_that_do_not_fit_together_are_refused(make_arena, device):
         fused_matmul(x, weight, arena, 1)
     with pytest.raises(UnsupportedShapeError, match="multiples of 16 bytes"):
         fused_matmul(x, weight, arena, 0)
+    arena, short = make_arena(1, 32, 64, 0, 2), torch.zeros(8191, dtype=torch.uint8, device=device)
+    x, weight = torch.zeros(3, 64, device=device), torch.zeros(32, 64, device=device)
+    with pytest.raises(UnsupportedShapeError, match=r"out must be \[3, 32\]"):
+        fused_matmul(x, weight, arena, -1, out=torch.zeros(3, 31, device=device))
+    with pytest.raises(UnsupportedShapeError, match="scratch must be 8192 bytes"):
+        fused_matmul(x, weight, arena, 0, scratch=short, config=FusedMatmulConfig(method="merged"))
+    with pytest.raises(UnsupportedShapeError, match="warpgroups multiply float16 or bfloat16"):
+        fused_matmul(x, weight, arena, 0, config=FusedMatmulConfig(method="warpgroups", BN=32))
 
 
 _SHAPES = [(33, 100, 176, 8), (300, 256, 512, 8), (7, 130, 1088, 0)]

@@ -18,9 +18,9 @@ def _register(floats):
     return low | high << 16
 
 
-def _run(ptx, **inputs):
-    """The value of `$0` after the instructions, with 32-bit registers named as in the text."""
-    registers = {f"${i}": value for i, value in enumerate(inputs.values(), start=1)}
+def _run(ptx, *, outputs=1, **inputs):
+    """The value of `$0`, or of all outputs, after the instructions, with 32-bit registers named as in the text."""
+    registers = {f"${i}": value for i, value in enumerate(inputs.values(), start=outputs)}
 
     def value(operand):
         return registers[operand] if operand in registers else int(operand, 0)
@@ -39,6 +39,9 @@ def _run(ptx, **inputs):
                 result = a & more[0]
             case "xor.b32":
                 result = a ^ more[0]
+            case "prmt.b32":
+                octets = [(a | more[0] << 32) >> 8 * i & 0xFF for i in range(8)]
+                result = sum(octets[more[1] >> 4 * i & 7] << 8 * i for i in range(4))
             case "shr.u32":
                 result = a >> more[0]
             case "shf.r.wrap.b32":
@@ -50,13 +53,13 @@ def _run(ptx, **inputs):
                 result = _register(_floats(a, dtype) - _floats(more[0], dtype))
             case "neg.bf16x2":
                 result = _register(-_floats(a, dtype))
-            case "fma.rn.bf16x2":
+            case "fma.rn.bf16x2" | "fma.rn.f16x2":
                 x, y, z = (_floats(r, dtype).float() for r in (a, *more))
                 result = _register((x * y + z).to(dtype))
             case _:
                 raise AssertionError(f"no model of {operation}")
         registers[target] = result
-    return registers["$0"]
+    return registers["$0"] if outputs == 1 else [registers[f"${i}"] for i in range(outputs)]
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -91,3 +94,17 @@ def test_two_codes_become_two_doubled_levels(bits, dtype):
             got = _floats(_run(ptx, pair=pair), dtype).tolist()
             codes = [half >> (bits * i) & ((1 << bits) - 1) for half in (pair & 0xFFFF, pair >> 16)]
             assert got == [2 * code - (2**bits - 1) for code in codes]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_two_words_become_eight_pairs_of_doubled_levels(bits, dtype):
+    from meswitch_kernels.warpgroup_matmul import warpgroup_asm
+
+    first, second = 0x9E3779B9, 0x2545F491
+    ptx, multiply_add = warpgroup_asm(bits, dtype)
+    for m, pair in enumerate(_run(ptx, outputs=8, first=first, second=second)):
+        codes = [word >> 4 * m & ((1 << bits) - 1) for word in (first, second)]
+        assert _floats(pair, dtype).tolist() == [2 * code - (2**bits - 1) for code in codes]
+    levels, steps, weights = (_register(torch.tensor(v, dtype=dtype)) for v in ([3.0, -1.0], [0.5, 0.25], [1.0, 2.0]))
+    assert _floats(_run(multiply_add, levels=levels, steps=steps, weights=weights), dtype).tolist() == [2.5, 1.75]
