@@ -44,6 +44,7 @@ class Bench:
         slots: int = 2,
         images: int = 4,
         executor: Executor | None = None,
+        serving_segments: int = len(SEGMENTS),
         real_copies: bool = False,
         **config: Any,
     ) -> None:
@@ -55,7 +56,7 @@ class Bench:
             given,
             slots=slots,
             segments=len(SEGMENTS),
-            serving_segments=len(SEGMENTS),
+            serving_segments=serving_segments,
             host=PinnedArena(NBYTES, images=images, device=CPU),
             copies=segment_copies(list(self.memory), SEGMENTS, device=CPU) if real_copies else self.copies,
             executor=executor or InlineExecutor(),
@@ -89,7 +90,7 @@ class Bench:
         return loaded.span
 
     def content(self, name: str) -> list[int]:
-        slot, _ = self.tiers.hold(name)
+        slot, _, _ = self.tiers.hold(name)
         self.tiers.release(name)
         found: list[int] = self.memory[slot].unique().tolist()
         return found
@@ -149,7 +150,7 @@ def test_when_nothing_runs_an_expert_is_ready_as_soon_as_its_copy_runs() -> None
     # the copy of b waits behind that of a: to admit it now would make a's rows wait as well
     assert list(bench.tiers.resident) == ["a"]
     assert list(bench.tiers.loading) == ["b"]
-    slot, wait = bench.tiers.hold("a")
+    slot, wait, _ = bench.tiers.hold("a")
     assert slot == bench.copies.slots[0]
     wait(3)
     assert bench.copies.started[0].waited == [3]
@@ -175,6 +176,27 @@ def test_while_rows_run_an_expert_is_ready_when_half_of_its_segments_are_in_plac
     bench.copies.finish()
     assert bench.poll() == []
     assert bench.tiers.tier_counters["copies"] == 1
+
+
+def test_what_refines_an_expert_may_come_after_its_rows_have_begun() -> None:
+    bench = Bench(sources("ab"), slots=1, serving_segments=2)
+    bench.tiers.preload()
+    bench.tiers.eager = False
+    bench.tiers.request("a")
+    bench.copies.started[0].advance()
+    assert [ended.span.expert for ended in bench.poll()] == ["a"]
+    _, _, refined = bench.tiers.hold("a")
+    bench.copies.started[0].advance(2)
+    bench.poll()
+    assert not refined()
+    # nobody holds it any more, but it is still written to
+    bench.tiers.release("a")
+    assert not bench.tiers.request("b")
+    bench.copies.started[0].advance()
+    assert not refined()
+    bench.poll()
+    assert refined()
+    assert bench.tiers.request("b")
 
 
 def test_what_is_ready_stays_ready_when_rows_begin_to_run() -> None:
@@ -521,6 +543,7 @@ def test_on_a_gpu_no_copy_overtakes_a_reader_and_no_reader_a_copy() -> None:
             given,
             slots=3,
             segments=count,
+            serving_segments=count,
             host=PinnedArena(nbytes, images=5, device=device),
             copies=segment_copies(list(memory), segments, device=device),
             executor=executor,
@@ -533,7 +556,7 @@ def test_on_a_gpu_no_copy_overtakes_a_reader_and_no_reader_a_copy() -> None:
             while name not in tiers.resident:
                 tiers.request(name)
                 tiers.poll()
-            slot, wait = tiers.hold(name)
+            slot, wait, _ = tiers.hold(name)
             want.append(given[name].value)
             for segment, (start, stop) in enumerate(segments):
                 wait(segment)
