@@ -56,7 +56,7 @@ def _codes(name: str, manifest: Manifest) -> dict[str, tuple[CodeShape, str]]:
         kind, codec = str(record.kind), get_codec(record.codec, record.options)
         spec = format_spec(codec.name, codec.options)
         try:
-            code = code_shape(codec)
+            code = code_shape(codec, ParameterKind(kind))
         except UnsupportedModelError as cause:
             raise UnsupportedModelError(f"{name}: {record.name}: {cause}; compress it again with --{kind}") from cause
         if found.setdefault(kind, (code, spec))[0] != code:

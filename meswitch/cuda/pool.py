@@ -97,6 +97,8 @@ class CudaPool(Tiers):
 
     def _complete(self, slot: int) -> None:
         self._arena.refine(slot)
+        # that writes to the slot, and comes after the step that runs
+        self._copies.mark_used(slot)
 
 
 def _wait_for_nothing(segment: int) -> None:

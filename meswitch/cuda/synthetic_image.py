@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from meswitch.architecture import ParameterKind
 from meswitch.codecs import parse_codec
 from meswitch.config import SyntheticConfig
 from meswitch.cuda.code_shapes import code_shape
@@ -111,7 +112,12 @@ def synthetic_layout(config: SyntheticConfig, shape: DecoderShape) -> SlotLayout
         DeltaError: a codec spec is wrong.
         UnsupportedModelError: no kernel covers a codec.
     """
-    linear, embedding, head = (code_shape(parse_codec(x)) for x in (config.linear, config.embedding, config.head))
+    specs = {
+        ParameterKind.LINEAR: config.linear,
+        ParameterKind.EMBEDDING: config.embedding,
+        ParameterKind.HEAD: config.head,
+    }
+    linear, embedding, head = (code_shape(parse_codec(spec), kind) for kind, spec in specs.items())
     return slot_layout(shape, linear=linear, embedding=embedding, head=None if shape.tied else head)
 
 

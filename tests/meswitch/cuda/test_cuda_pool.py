@@ -149,6 +149,34 @@ def test_an_expert_removed_while_it_is_leased_serves_to_the_end_and_then_fails_b
     assert isinstance(bring(pool, "e3"), Loaded)
 
 
+def test_a_slot_is_not_overwritten_before_its_second_plane_is_joined_to_the_first(family: Path, tmp_path: Path) -> None:
+    planes = opened(make_delta(family / "base", tmp_path / "planes", linear="nested"))
+    layout = layout_of({"planes": planes}, shape_of(family / "base"))
+    slots = SlotArena(layout, slots=1, device=CPU)
+    copies = FakeCopies(list(slots.memory), layout.segments)
+    pool = CudaPool(
+        new_weights(family),
+        {"planes": DeltaImageSource(planes, layout)},
+        slots=slots,
+        host=PinnedArena(layout.nbytes, images=1, device=CPU),
+        executor=InlineExecutor(),
+        copies=copies,
+    )
+    pool.preload()
+    pool.request("planes")
+    pool.poll()
+    # nobody holds it: what joins the planes is all that uses the slot
+    copies.started[0].advance(layout.serving_segments)
+    pool.poll()
+    assert copies.used == []
+    copies.finish()
+    pool.poll()
+    assert copies.used == [0]
+    upper, lower = (slots.matrix(layers[0]["o"]).steps[0] for layers in (layout.layers, layout.refinements))
+    assert lower.any()
+    assert torch.equal(upper, 2 * lower)
+
+
 def test_whole_models_are_leased_with_their_buffer_the_base_among_them(family: Path) -> None:
     pool = whole_pool(family)
     assert pool.weight_bytes == {"experts": new_weights(family).nbytes}

@@ -3,13 +3,14 @@
 import json
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from meswitch.codecs import decompress
+from meswitch.codecs import CompressedDelta, decompress, first_plane
 from meswitch.cuda.delta_image import DeltaImageSource
 from meswitch.cuda.expert_layout import layout_of
 from meswitch.cuda.slot_layout import CodeShape, MatrixPart, SlotLayout, VectorPart, slot_layout
@@ -93,6 +94,29 @@ def test_stacked_matrices_of_different_heights_are_among_those_tried(tmp_path: P
     part = layout.layers[0]["qkv"]
     assert isinstance(part, MatrixPart)
     assert [len(places["salient"]) for _, places in part.places()] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("changes", [{}, WIDE])
+def test_a_slot_of_two_planes_holds_the_first_alone_and_then_both(changes: dict[str, int], tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", **changes)
+    path = make_delta(base, tmp_path / "expert", linear="nested")
+    layout = layout_of({"expert": opened(path)}, shape_of(base))
+    arena, expert = SlotArena(layout, slots=2, device=CPU), load_expert(path, base_identity=None)
+    arena.memory[1].copy_(filled(DeltaImageSource(opened(path), layout)))
+    planes = zip(layout.layers, layout.refinements, strict=True)
+    parts = [(layer[key], part) for layer, refinement in planes for key, part in refinement.items()]
+    assert sum(len(part.rows) for _, part in parts) == 7 * len(layout.layers)
+
+    def check(found: torch.Tensor, part: MatrixPart, wanted: Callable[[CompressedDelta], CompressedDelta]) -> None:
+        for name, weight in zip(part.rows, found.split(list(part.rows.values())), strict=True):
+            torch.testing.assert_close(weight, decompress(wanted(expert.matrices[name])), rtol=1e-6, atol=0, msg=name)
+
+    for first, _ in parts:
+        check(delta_weight_ref(arena.matrix(first), 1), first, first_plane)
+    arena.refine(1)
+    for first, second in parts:
+        both = delta_weight_ref(arena.matrix(first), 1) + delta_weight_ref(arena.matrix(second), 1)
+        check(both, first, lambda compressed: compressed)
 
 
 def test_nothing_of_an_earlier_image_is_left(delta: tuple[Path, SlotLayout]) -> None:

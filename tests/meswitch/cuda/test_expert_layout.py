@@ -50,9 +50,18 @@ def test_an_expert_that_stores_otherwise_is_named_with_what_to_do(base: Path, tm
 
 def test_a_codec_that_no_kernel_covers_is_named_with_its_parameter(base: Path, tmp_path: Path) -> None:
     dense = opened(make_delta(base, tmp_path / "dense", embedding="dense"))
-    message = "dense: model.embed_tokens.weight: on CUDA a codec must be one of .*, got dense; .* --embedding"
+    message = "dense: model.embed_tokens.weight: on CUDA a codec of embedding must be .*, got dense; .* --embedding"
     with pytest.raises(UnsupportedModelError, match=message):
         layout_of({"dense": dense}, shape_of(base))
+
+
+def test_only_linears_may_come_in_two_planes(base: Path, tmp_path: Path) -> None:
+    planes = opened(make_delta(base, tmp_path / "planes", linear="nested"))
+    layout = layout_of({"planes": planes}, shape_of(base))
+    assert layout.linear_code == CodeShape(bits=1, salient=0, planes=2)
+    tables = opened(make_delta(base, tmp_path / "tables", linear="nested", head="nested"))
+    with pytest.raises(UnsupportedModelError, match=r"tables: lm_head.weight: on CUDA a codec of head .* got nested"):
+        layout_of({"tables": tables}, shape_of(base))
 
 
 def test_an_expert_with_more_tokens_than_the_base_is_refused(base: Path, tmp_path: Path) -> None:

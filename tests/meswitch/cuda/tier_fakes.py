@@ -39,12 +39,13 @@ class FakeCopy:
 
     destination: torch.Tensor
     image: torch.Tensor
+    segments: Sequence[tuple[int, int]] = SEGMENTS
     done: int = 0
     waited: list[int] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        return self.done == len(SEGMENTS)
+        return self.done == len(self.segments)
 
     @property
     def elapsed_ms(self) -> float | None:
@@ -58,16 +59,17 @@ class FakeCopy:
 
     def advance(self, segments: int = 1) -> None:
         """Bring so many more segments; what is in the host's image *now* arrives."""
-        for start, stop in SEGMENTS[self.done : self.done + segments]:
+        for start, stop in self.segments[self.done : self.done + segments]:
             self.destination[start:stop] = self.image[start:stop]
-        self.done = min(self.done + segments, len(SEGMENTS))
+        self.done = min(self.done + segments, len(self.segments))
 
 
 class FakeCopies:
     """Copies that go on only when told to, one after the other."""
 
-    def __init__(self, destinations: Sequence[torch.Tensor]) -> None:
+    def __init__(self, destinations: Sequence[torch.Tensor], segments: Sequence[tuple[int, int]] = SEGMENTS) -> None:
         self.destinations = destinations
+        self.segments = segments
         self.started: list[FakeCopy] = []
         self.slots: list[int] = []
         self.used: list[int] = []
@@ -77,7 +79,7 @@ class FakeCopies:
     def start(self, slot: int, image: torch.Tensor) -> FakeCopy:
         if self.broken:
             raise RuntimeError("the device is gone")
-        copy = FakeCopy(self.destinations[slot], image)
+        copy = FakeCopy(self.destinations[slot], image, self.segments)
         self.started.append(copy)
         self.slots.append(slot)
         # the old content goes as soon as the new is on its way
@@ -93,4 +95,4 @@ class FakeCopies:
     def finish(self) -> None:
         """Complete all copies."""
         for copy in self.started:
-            copy.advance(len(SEGMENTS))
+            copy.advance(len(self.segments))
