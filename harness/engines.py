@@ -11,7 +11,16 @@ from harness.schedule import RouterMode
 from harness.sizes import format_bytes
 from meswitch.config import DeviceConfig, EngineConfig, RouterConfig, SchedulerConfig, StoreConfig, SyntheticConfig
 
-__all__ = ["DeviceKind", "Dtype", "EngineOptions", "check_budget", "default_budget", "engine_config", "make_options"]
+__all__ = [
+    "DEFAULT_CUDA_BUDGET",
+    "DeviceKind",
+    "Dtype",
+    "EngineOptions",
+    "check_budget",
+    "default_budget",
+    "engine_config",
+    "make_options",
+]
 
 DeviceKind = Literal["cpu", "cuda"]
 Dtype = Literal["bfloat16", "float16", "float32"]

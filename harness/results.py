@@ -1,13 +1,15 @@
 """A run on disk: its directory, its manifest, and files that are written whole or not at all."""
 
+import gzip
 import json
 import os
 import secrets
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -21,12 +23,17 @@ __all__ = [
     "check_runs_dir",
     "find_run",
     "new_run_id",
+    "read_json",
+    "read_lines",
     "to_json_object",
     "to_json_value",
     "write_atomic",
+    "write_lines",
 ]
 
 SCHEMA = "harness-run/1"
+
+T = TypeVar("T")
 
 ArmOutcome = Literal["ok", "does-not-fit", "oom"]
 """Whether an arm started: refused beforehand for lack of memory, or stopped by an allocation that failed."""
@@ -178,6 +185,44 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Write lines, compressed, so that a crash leaves the old file or the new one. Equal lines give equal bytes."""
+    # the time of writing would be part of them
+    write_atomic(path, gzip.compress(b"".join(lines), mtime=0))
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of `write_lines`.
+
+    Raises:
+        RunFormatError: the file is missing or damaged.
+    """
+    try:
+        return gzip.decompress(path.read_bytes()).splitlines()
+    except (OSError, EOFError, zlib.error) as error:
+        raise RunFormatError(f"{path}: cannot be read: {error}") from error
+
+
+def read_json(adapter: TypeAdapter[T], path: Path, *, schema: str) -> T:
+    """The value of a JSON file whose field `schema` says what it is.
+
+    Raises:
+        RunFormatError: the file is missing or damaged, or of another schema.
+    """
+    try:
+        value = adapter.validate_json(path.read_bytes())
+    except OSError as error:
+        raise RunFormatError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunFormatError(f"{path}, field {where}: {first['msg']}") from error
+    found = getattr(value, "schema", None)
+    if found != schema:
+        raise RunFormatError(f"{path}, field schema: must be {schema}, got {found}")
+    return value
 
 
 def to_json_object(value: object) -> dict[str, JsonValue]:

@@ -19,6 +19,7 @@ from harness.cli.report import report as report_
 from harness.cli.run import run as run_
 from harness.cli.selftest import selftest as selftest_
 from harness.cli.sweep import sweep as sweep_
+from harness.cli.switching import switching as switching_
 from harness.cli.trace import trace_app
 from harness.errors import HarnessError
 from meswitch.errors import MeswitchError
@@ -43,6 +44,7 @@ app.command(name="run")(run_)
 app.command(name="decode")(decode_)
 app.command(name="memory")(memory_)
 app.command(name="sweep")(sweep_)
+app.command(name="switching")(switching_)
 app.command(name="report")(report_)
 app.command(name="selftest")(selftest_)
 app.command(name="env")(environment)

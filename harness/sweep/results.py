@@ -1,27 +1,23 @@
 """A sweep on disk: for each cell one file of facts, one of raw requests, one of samples; whole or not there at all."""
 
-import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter
 
 from harness.errors import RunFormatError
 from harness.records import RequestRecord, dump_line, parse_line
-from harness.results import to_json_value, write_atomic
+from harness.results import read_json, read_lines, to_json_value, write_atomic, write_lines
 from harness.sweep.cells import Cell
 from harness.telemetry.sample import Sample, dump_sample, parse_sample
 
 __all__ = ["CellOutcome", "CellRecord", "SweepDirectory", "SweepManifest", "config_hash"]
 
 SCHEMA = "harness-sweep/1"
-
-T = TypeVar("T")
 
 CellOutcome = Literal["ok", "does-not-fit", "oom", "error"]
 """What became of a cell: measured, refused for lack of memory, ended by an allocation that failed, anything else."""
@@ -128,15 +124,15 @@ class SweepDirectory:
         Raises:
             RunFormatError: there is none, or it is not one of ours.
         """
-        return _read(_MANIFEST, self.manifest)
+        return read_json(_MANIFEST, self.manifest, schema=SCHEMA)
 
     def write_cell(
         self, record: CellRecord, requests: Iterable[RequestRecord] = (), samples: Iterable[Sample] = ()
     ) -> None:
         """Write a cell; its facts come last, so that where they are, all of it is."""
         self.cell(record.key).parent.mkdir(parents=True, exist_ok=True)
-        _write_lines(self.requests(record.key), map(dump_line, requests))
-        _write_lines(self.telemetry(record.key), map(dump_sample, samples))
+        write_lines(self.requests(record.key), map(dump_line, requests))
+        write_lines(self.telemetry(record.key), map(dump_sample, samples))
         write_atomic(self.cell(record.key), _CELL.dump_json(record, indent=1) + b"\n")
 
     def read_cells(self) -> Iterator[CellRecord]:
@@ -146,12 +142,12 @@ class SweepDirectory:
             RunFormatError: one is damaged.
         """
         for path in sorted((self.path / "cells").glob("*.json")):
-            yield _read(_CELL, path)
+            yield read_json(_CELL, path, schema=SCHEMA)
 
     def read_cell(self, key: str) -> CellRecord | None:
         """The facts of a cell; `None` if there are none, or of another format: it is measured again then."""
         try:
-            return _read(_CELL, self.cell(key))
+            return read_json(_CELL, self.cell(key), schema=SCHEMA)
         except RunFormatError:
             return None
 
@@ -162,7 +158,7 @@ class SweepDirectory:
             RunFormatError: the file is missing or damaged.
         """
         path = self.requests(key)
-        return [parse_line(line, f"{path}, line {number}") for number, line in enumerate(_read_lines(path), 1)]
+        return [parse_line(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
 
     def read_samples(self, key: str) -> list[Sample]:
         """The samples of a cell's window.
@@ -171,37 +167,10 @@ class SweepDirectory:
             RunFormatError: the file is missing or damaged.
         """
         path = self.telemetry(key)
-        return [parse_sample(line, f"{path}, line {number}") for number, line in enumerate(_read_lines(path), 1)]
+        return [parse_sample(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
 
 
 def config_hash(facts: Mapping[str, object]) -> str:
     """Sixteen letters that change with any of the facts."""
     plain = json.dumps(to_json_value(facts), sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
-
-
-def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    # without a time of its own, equal lines give equal bytes
-    write_atomic(path, gzip.compress(b"".join(lines), mtime=0))
-
-
-def _read_lines(path: Path) -> list[bytes]:
-    try:
-        return gzip.decompress(path.read_bytes()).splitlines()
-    except (OSError, EOFError, zlib.error) as error:
-        raise RunFormatError(f"{path}: cannot be read: {error}") from error
-
-
-def _read(adapter: TypeAdapter[T], path: Path) -> T:
-    try:
-        value = adapter.validate_json(path.read_bytes())
-    except OSError as error:
-        raise RunFormatError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RunFormatError(f"{path}, field {where}: {first['msg']}") from error
-    schema = getattr(value, "schema", None)
-    if schema != SCHEMA:
-        raise RunFormatError(f"{path}, field schema: must be {SCHEMA}, got {schema}")
-    return value

@@ -1,0 +1,39 @@
+"""Switching measurements as tables: `switching.json` and `interference.json`, from the raw requests alone."""
+
+from dataclasses import dataclass
+
+from harness.sweep.build import write_rows
+from harness.switching.results import SwitchingDirectory
+from harness.switching.rows import InterferenceRow, SwitchRow, interference_rows, switch_rows
+
+__all__ = ["SwitchingTables", "rebuild_switching"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchingTables:
+    """What the measurement comes to."""
+
+    rows: tuple[SwitchRow, ...]
+    interference: tuple[InterferenceRow, ...]
+
+
+def rebuild_switching(directory: SwitchingDirectory) -> SwitchingTables:
+    """The tables, after writing them. The same records give the same bytes.
+
+    Raises:
+        RunFormatError: a file is missing or damaged.
+    """
+    manifest = directory.read_manifest()
+    settings = list(directory.read_settings())
+    codec = manifest.family.get("codec")
+    rows = tuple(
+        switch_rows(
+            settings, codec=None if codec is None else str(codec), bytes_per_s=manifest.host_to_device_bytes_per_s
+        )
+    )
+    beside = tuple(
+        row for record, requests in settings if record.case == "host" for row in interference_rows(record.arm, requests)
+    )
+    write_rows(directory.rows, rows)
+    write_rows(directory.interference, beside)
+    return SwitchingTables(rows=rows, interference=beside)

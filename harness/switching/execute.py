@@ -1,0 +1,132 @@
+"""Measures the settings of a plan one after another, each in an engine of its own."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+
+from harness.clock import Clock, MonotonicClock
+from harness.drivers.base import Driver
+from harness.drivers.local import LocalDriver
+from harness.errors import DriverError, HarnessError
+from harness.planning import describe_family, warm_page_cache
+from harness.provenance import collect_provenance, python_command
+from harness.records import RequestRecord
+from harness.results import to_json_object
+from harness.run import plain_stats, start_outcome
+from harness.switching.client import SwitchClient
+from harness.switching.interference import measure_interference
+from harness.switching.pairs import measure_pairs
+from harness.switching.plan import Setting, SwitchingPlan, plain_options
+from harness.switching.results import SettingRecord, SwitchingDirectory, SwitchingManifest
+from harness.telemetry import GpuMonitor
+from harness.token_prompts import TokenPrompts
+from meswitch.config import EngineConfig
+from meswitch.errors import MeswitchError
+
+__all__ = ["execute_switching", "host_to_device_bytes_per_s"]
+
+
+def execute_switching(
+    plan: SwitchingPlan,
+    directory: SwitchingDirectory,
+    *,
+    gpu: GpuMonitor,
+    bytes_per_s: float | None,
+    clock: Clock | None = None,
+    make_driver: Callable[[EngineConfig], Driver] = LocalDriver,
+    on_setting: Callable[[SettingRecord], None] = lambda record: None,
+) -> None:
+    """Measure every setting and write each as soon as it is there.
+
+    Args:
+        bytes_per_s: of copies from pinned host memory, measured on this machine.
+    """
+    directory.write_manifest(
+        SwitchingManifest(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=tuple(python_command()),
+            provenance=to_json_object(collect_provenance(gpu, commit=plan.commit)),
+            config=to_json_object(plain_options(plan)),
+            family=describe_family(plan.prepared),
+            host_to_device_bytes_per_s=bytes_per_s,
+            settings=tuple(setting.name for setting in plan.settings),
+        )
+    )
+    for setting in plan.settings:
+        record, requests = _measure(plan, setting, clock or MonotonicClock(), make_driver(setting.config))
+        directory.write_setting(record, requests)
+        on_setting(record)
+
+
+def host_to_device_bytes_per_s(index: int = 0) -> float:
+    """`measure_host_to_device`, in a process of its own: the client's never imports torch.
+
+    Raises:
+        DriverError: there is no GPU, or it does not copy.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_bandwidth, index).result()
+        except (RuntimeError, AssertionError, BrokenProcessPool) as error:
+            raise DriverError(f"the bandwidth of GPU {index} cannot be measured: {error}") from error
+
+
+def _bandwidth(index: int) -> float:
+    from meswitch.cuda.bandwidth import measure_host_to_device
+
+    return measure_host_to_device(index)
+
+
+def _measure(
+    plan: SwitchingPlan, setting: Setting, clock: Clock, driver: Driver
+) -> tuple[SettingRecord, Sequence[RequestRecord]]:
+    config = setting.config
+    record = SettingRecord(
+        name=setting.name,
+        arm=setting.arm,
+        case=setting.case,
+        expert_bytes=setting.expert_bytes,
+        outcome="ok",
+        config=to_json_object({**asdict(config), "experts": len(config.experts)}),
+        shared_images=_shared(config),
+    )
+    if setting.case == "disk":
+        warm_page_cache([config.base, *config.experts.values()])
+    requests: list[RequestRecord] = []
+    try:
+        driver.start()
+        client = SwitchClient(
+            driver=driver,
+            clock=clock,
+            arm=setting.arm,
+            prompts=TokenPrompts(vocabulary=plan.prepared.vocabulary, seed=plan.options.seed),
+        )
+        copies = _run(plan, setting, client, requests)
+        return replace(record, copies_ms=copies, stats=plain_stats(driver.stats())), requests
+    except (MeswitchError, HarnessError) as error:
+        outcome = start_outcome(error) if isinstance(error, MeswitchError) else None
+        return replace(record, outcome=outcome or "error", message=str(error)), requests
+    finally:
+        driver.stop()
+
+
+def _run(
+    plan: SwitchingPlan, setting: Setting, client: SwitchClient, requests: list[RequestRecord]
+) -> tuple[float | None, ...]:
+    """Pairs first, then what they do to others; the times of the copies."""
+    options = plan.options
+    pinned, others = plan.experts[: options.streams], plan.experts[options.streams :]
+    pairs = measure_pairs(client, others, options)
+    requests += [request for pair in pairs for request in (pair.miss, pair.hit)]
+    if setting.arm == "meswitch":
+        requests += measure_interference(client, pinned=pinned, others=others, options=options)
+    return tuple(pair.copy_ms for pair in pairs)
+
+
+def _shared(config: EngineConfig) -> int:
+    if config.synthetic is None or config.synthetic.host_images is None:
+        return 0
+    return max(len(config.experts) - config.synthetic.host_images, 0)

@@ -1,0 +1,93 @@
+"""What switches cost those who do not wait for them: gaps between tokens of resident experts' answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.records import NS_PER_S, RequestRecord
+from harness.switching.client import SwitchClient
+from harness.switching.plan import SwitchingOptions
+
+__all__ = ["PHASES", "measure_interference"]
+
+PHASES = ("without", "with", "with", "without")
+"""Whether the others' experts have to be switched to: in this order, so that a machine that drifts favours neither."""
+
+OTHERS_TOKENS = 8
+POLL_S = 0.05
+
+
+@dataclass(slots=True)
+class _Phase:
+    """One phase: streams of pinned experts all the time, and others' requests at even times."""
+
+    client: SwitchClient
+    options: SwitchingOptions
+    number: int
+    kind: str
+    pinned: Sequence[str]
+    others: Sequence[str]
+    records: list[RequestRecord] = field(default_factory=list)
+    _streams: dict[str, str] = field(default_factory=dict)
+    _asked: int = 0
+
+    def run(self) -> None:
+        """Keep every stream going until the phase is over, and wait for what is in flight then."""
+        clock = self.client.clock
+        start_ns = clock.now_ns()
+        end_ns = start_ns + round(self.options.phase_s * NS_PER_S)
+        gap_ns = round(NS_PER_S / self.options.switches_per_s)
+        for expert in self.pinned[: self.options.streams]:
+            self._stream(expert)
+        while (now_ns := clock.now_ns()) < end_ns:
+            due_ns = start_ns + (self._asked + 1) * gap_ns
+            if now_ns >= due_ns:
+                self._other()
+                continue
+            for record in self.client.receive(min(due_ns, end_ns, now_ns + round(POLL_S * NS_PER_S))):
+                self._keep(record)
+                if record.request_id in self._streams:
+                    self._stream(self._streams.pop(record.request_id))
+        self.client.drain(self._keep)
+
+    def _stream(self, expert: str) -> None:
+        name = self.client.send(
+            expert,
+            prompt=self._asked,
+            tokens=self.options.prompt_tokens,
+            output_tokens=self.options.stream_tokens,
+            task=f"stream {self.kind}",
+        )
+        self._streams[name] = expert
+
+    def _other(self) -> None:
+        # the same short requests in either kind of phase, so that switching alone makes the difference
+        experts = self.others if self.kind == "with" else self.pinned[:1]
+        self.client.send(
+            experts[self._asked % len(experts)],
+            prompt=self._asked,
+            tokens=OTHERS_TOKENS,
+            output_tokens=2,
+            task=f"other {self.kind}",
+        )
+        self._asked += 1
+
+    def _keep(self, record: RequestRecord) -> None:
+        self.records.append(replace(record, repeat=self.number))
+
+
+def measure_interference(
+    client: SwitchClient, *, pinned: Sequence[str], others: Sequence[str], options: SwitchingOptions
+) -> list[RequestRecord]:
+    """All requests of all phases; `repeat` is the phase, `task` says what each was for.
+
+    Args:
+        client: of the system.
+        pinned: experts that never leave the device.
+        others: experts that find no place at once, one after the other: more than there are other slots.
+    """
+    records: list[RequestRecord] = []
+    for number, kind in enumerate(PHASES):
+        phase = _Phase(client, options, number, kind, pinned, others)
+        phase.run()
+        records += phase.records
+    return records

@@ -1,0 +1,149 @@
+"""The systems whose switches are measured, each resolved and checked before the first one starts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from harness.arms import ARMS, Arm
+from harness.engines import EngineOptions, check_budget, engine_config
+from harness.errors import UsageError
+from harness.prepare import Prepared, PrepareRequest, prepare
+from harness.sweep.plan import sweep_experts
+from meswitch.config import EngineConfig
+from meswitch.home import home_dir
+
+__all__ = ["Case", "Setting", "SwitchingOptions", "SwitchingPlan", "plan_switching"]
+
+Case = Literal["host", "disk", "disk-cold"]
+"""Where a missing expert is: in pinned host memory; in a file, read through the page cache, or past it."""
+
+LEAST_PAIRS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchingOptions:
+    """What is measured.
+
+    Attributes:
+        slots: experts on the device; each case asks for one more in turn, so that every second request misses.
+        pairs: of a miss and a hit of the same expert with the same prompt, one request at a time.
+        prompt_tokens, output_tokens: of each request.
+        phase_s: seconds of each of the four phases of the interference, two with switches and two without.
+        streams: requests of resident experts that are in flight all the time then.
+        stream_tokens: of each answer then: its gaps are what is measured.
+        switches_per_s: that the others cause then, at most.
+        seed: of prompts.
+    """
+
+    slots: int = 6
+    pairs: int = 40
+    prompt_tokens: int = 512
+    output_tokens: int = 16
+    phase_s: float = 8.0
+    streams: int = 4
+    stream_tokens: int = 128
+    switches_per_s: float = 4.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pairs < LEAST_PAIRS:
+            raise UsageError(f"--pairs must be at least {LEAST_PAIRS}, got {self.pairs}")
+        if self.slots < 2 or not 1 <= self.streams < self.slots:
+            raise UsageError(
+                f"--streams must be at least 1 and leave a slot for the others, got {self.streams} of {self.slots}"
+            )
+        if min(self.prompt_tokens, self.output_tokens, self.stream_tokens) < 2:
+            raise UsageError("--prompt-tokens, --output-tokens and --stream-tokens must be at least 2")
+        if not 0 < self.switches_per_s < float("inf") or not 0 < self.phase_s < float("inf"):
+            raise UsageError(
+                f"--switches-per-s and --phase must be positive, got {self.switches_per_s} and {self.phase_s}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One system, and where its misses come from."""
+
+    arm: str
+    case: Case
+    config: EngineConfig
+    expert_bytes: int
+
+    @property
+    def name(self) -> str:
+        """That no other setting has."""
+        return f"{self.arm}_{self.case}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchingPlan:
+    """What to measure, and with what."""
+
+    options: SwitchingOptions
+    prepared: Prepared
+    experts: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    commit: str | None = None
+
+
+def plan_switching(
+    options: SwitchingOptions,
+    engine: EngineOptions,
+    *,
+    family: str,
+    codec: str,
+    budget: int,
+    commit: str | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> SwitchingPlan:
+    """The plan. Makes the family's files ready under MESWITCH_HOME, and writes nothing else.
+
+    Raises:
+        HarnessError, MeswitchError: something that is asked for is not there or cannot work: with the numbers.
+    """
+    if engine.device != "cuda":
+        raise UsageError(
+            f"switches from tier to tier need a GPU's memory beside the host's: give --device cuda, got {engine.device}"
+        )
+    longest = options.prompt_tokens + max(options.output_tokens, options.stream_tokens)
+    if longest > engine.max_context_tokens:
+        raise UsageError(f"prompts and answers need --max-context {longest}, got {engine.max_context_tokens}")
+    # of the experts, the last ones are never resident when they are asked for
+    experts = sweep_experts(family, 2 * options.slots, device=engine.device)
+    request = PrepareRequest(family=family, codec=codec, home=home_dir(), dtype=engine.dtype, experts=experts)
+    prepared = prepare(request, report=report)
+    engine = replace(engine, slots=options.slots, pinned=experts[: options.streams])
+    check_budget([ARMS["meswitch"]], prepared, engine, budget=budget)
+    settings = tuple(_settings(prepared, engine, budget, streams=options.streams))
+    return SwitchingPlan(options=options, prepared=prepared, experts=experts, settings=settings, commit=commit)
+
+
+def _settings(prepared: Prepared, engine: EngineOptions, budget: int, *, streams: int) -> Iterator[Setting]:
+    delta_bytes = max(size.whole for size in prepared.sizes.values())
+    ours, swap = ARMS["meswitch"], ARMS["full-swap-host"]
+    yield Setting(arm=ours.name, case="host", config=_config(ours, prepared, engine, budget), expert_bytes=delta_bytes)
+    yield Setting(
+        arm=swap.name,
+        case="host",
+        config=_config(swap, prepared, replace(engine, pinned=()), budget),
+        expert_bytes=prepared.model_bytes,
+    )
+    if prepared.synthetic is not None:
+        # random experts have no files: there is no disk to come from
+        return
+    # the host holds what is pinned and two more, so that whoever comes next has to be read
+    one = replace(engine, host_budget_bytes=(streams + 2) * delta_bytes)
+    yield Setting(arm=ours.name, case="disk", config=_config(ours, prepared, one, budget), expert_bytes=delta_bytes)
+    for name, case in (("full-swap-disk", "disk"), ("full-swap-disk-cold", "disk-cold")):
+        arm = ARMS[name]
+        config = _config(arm, prepared, replace(engine, pinned=()), budget)
+        yield Setting(arm=name, case=case, config=config, expert_bytes=prepared.model_bytes)  # type: ignore[arg-type]
+
+
+def _config(arm: Arm, prepared: Prepared, engine: EngineOptions, budget: int) -> EngineConfig:
+    return engine_config(arm, prepared, engine, budget=budget)
+
+
+def plain_options(plan: SwitchingPlan) -> dict[str, object]:
+    """The options as flat values."""
+    return {**asdict(plan.options), "codec": plan.prepared.codec, "family": plan.prepared.family}

@@ -1,0 +1,219 @@
+"""Switching measurements as flat rows. Pure; formulas are in docs/metrics.md."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from harness.records import NS_PER_S, RequestRecord
+from harness.statistics import RESAMPLES, Floats, paired_interval, percentile, quantiles
+from harness.summary import Estimate
+from harness.switching.interference import PHASES
+from harness.switching.results import SettingRecord
+
+__all__ = ["InterferenceRow", "SwitchRow", "interference_rows", "switch_rows"]
+
+LEAST_FOR_P99 = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchRow:
+    """First tokens of one arm where the expert was resident, or somewhere else, one request at a time.
+
+    Attributes:
+        expert_bytes: that a switch copies to the device.
+        n: pairs of which the miss was a miss and the hit a hit; others: pairs left out, because they were not.
+        copy_ms: median on the device, of copies that were timed alone.
+        copy_floor_ms: bytes over the measured host-to-device bandwidth; copy_ratio: the one over the other.
+        ttft_ms: median first token; ttft_penalty_ms: median difference of the pairs, miss less hit.
+        interval: 95 % bootstrap over the pairs, of the penalty; of the first token itself where it is resident.
+        whole_model_ratio: a whole model's copy over this one, both measured here.
+    """
+
+    arm: str
+    codec: str | None
+    expert_bytes: int
+    case: str
+    n: int
+    others: int
+    copy_ms: float | None
+    copy_ms_low: float | None
+    copy_ms_high: float | None
+    copy_floor_ms: float | None
+    copy_ratio: float | None
+    ttft_ms: float | None
+    ttft_penalty_ms: float | None
+    interval: tuple[float | None, float | None] | None
+    whole_model_ratio: float | None
+    shared_images: int
+    outcome: str
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterferenceRow:
+    """One figure of resident experts' answers, with and without switches for others beside them.
+
+    Attributes:
+        n_without, n_with: values behind each; switches: that happened.
+        ratio: with over without; its interval is a bootstrap over requests.
+    """
+
+    arm: str
+    figure: str
+    without_ms: float | None
+    with_ms: float | None
+    n_without: int
+    n_with: int
+    switches: int
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+
+
+Settings = Sequence[tuple[SettingRecord, Sequence[RequestRecord]]]
+
+
+def switch_rows(settings: Settings, *, codec: str | None, bytes_per_s: float | None) -> list[SwitchRow]:
+    """Two rows a setting: where the expert was resident, and where it was not."""
+    whole_ms = next((_copy(record) for record, _ in settings if record.arm == "full-swap-host"), None)
+    rows: list[SwitchRow] = []
+    for record, requests in settings:
+        rows += _setting_rows(record, requests, codec, bytes_per_s, whole_ms)
+    return rows
+
+
+def _setting_rows(
+    record: SettingRecord,
+    requests: Sequence[RequestRecord],
+    codec: str | None,
+    bytes_per_s: float | None,
+    whole_ms: Estimate | None,
+) -> Iterator[SwitchRow]:
+    pairs, others = _pairs(record, requests)
+    miss, hit = [ttft_ms for ttft_ms, _ in pairs], [ttft_ms for _, ttft_ms in pairs]
+    copy = _copy(record)
+    floor_ms = None if bytes_per_s is None else 1e3 * record.expert_bytes / bytes_per_s
+    penalty = paired_interval(miss, hit, _median_difference, independent=True) if pairs else None
+    resident = quantiles(hit).p50
+
+    def row(case: str, ttft_ms: float | None, penalty: Estimate | None, interval: Estimate | None) -> SwitchRow:
+        moved = case != "resident"
+        return SwitchRow(
+            arm=record.arm,
+            codec=codec if record.arm == "meswitch" else None,
+            expert_bytes=record.expert_bytes,
+            case=case,
+            n=len(pairs),
+            others=others,
+            copy_ms=copy.value if copy and moved else None,
+            copy_ms_low=copy.low if copy and moved else None,
+            copy_ms_high=copy.high if copy and moved else None,
+            copy_floor_ms=floor_ms if moved else None,
+            copy_ratio=copy.value / floor_ms if copy and floor_ms and moved else None,
+            ttft_ms=ttft_ms,
+            ttft_penalty_ms=penalty.value if penalty else None,
+            interval=(interval.low, interval.high) if interval else None,
+            whole_model_ratio=whole_ms.value / copy.value if whole_ms and copy and moved else None,
+            shared_images=record.shared_images,
+            outcome=record.outcome,
+            message=record.message,
+        )
+
+    yield row("resident", resident.value if resident else None, None, resident)
+    yield row(record.case, percentile(miss, 0.5) if miss else None, penalty, penalty)
+
+
+def _pairs(record: SettingRecord, requests: Sequence[RequestRecord]) -> tuple[list[tuple[float, float]], int]:
+    """First tokens in ms of the pairs in which each was where it should be, and how many pairs were not."""
+    found: dict[int, dict[str, RequestRecord]] = {}
+    for request in requests:
+        if request.task in ("miss", "hit"):
+            found.setdefault(request.repeat, {})[request.task] = request
+    # past the page cache or not, a disk is a disk
+    place = record.case.partition("-")[0]
+    pairs = []
+    for _, both in sorted(found.items()):
+        miss, hit = both.get("miss"), both.get("hit")
+        if miss is None or hit is None or (miss.residency, hit.residency) != (place, "resident"):
+            continue
+        if miss.ttft_s is not None and hit.ttft_s is not None:
+            pairs.append((miss.ttft_s * 1e3, hit.ttft_s * 1e3))
+    return pairs, len(found) - len(pairs)
+
+
+def _median_difference(left: Floats, right: Floats) -> Floats:
+    return np.asarray(np.median(left - right, axis=-1))
+
+
+def _copy(record: SettingRecord) -> Estimate | None:
+    return quantiles([value for value in record.copies_ms if value is not None]).p50
+
+
+def interference_rows(arm: str, requests: Sequence[RequestRecord]) -> list[InterferenceRow]:
+    """p99 of the gaps between tokens, and the medians of a token's and of the first token's time."""
+    streams = {kind: [r for r in requests if r.task == f"stream {kind}" and r.outcome == "ok"] for kind in set(PHASES)}
+    switches = sum(r.task == "other with" and r.switch is not None for r in requests)
+    return [
+        _interference(arm, figure, streams, switches, values, q)
+        for figure, (values, q) in FIGURES.items()
+        if all(streams.values())
+    ]
+
+
+def _gaps_ms(record: RequestRecord) -> list[float]:
+    stamps = [t_ns for t_ns, _ in record.chunks]
+    return [(later - earlier) / NS_PER_S * 1e3 for earlier, later in pairwise(stamps)]
+
+
+FIGURES: Mapping[str, tuple[Callable[[RequestRecord], list[float]], float]] = {
+    "gap_p99": (_gaps_ms, 0.99),
+    "tpot_p50": (lambda record: [] if record.tpot_s is None else [record.tpot_s * 1e3], 0.5),
+    "ttft_p50": (lambda record: [] if record.ttft_s is None else [record.ttft_s * 1e3], 0.5),
+}
+
+
+def _interference(
+    arm: str,
+    figure: str,
+    streams: Mapping[str, Sequence[RequestRecord]],
+    switches: int,
+    read: Callable[[RequestRecord], list[float]],
+    q: float,
+) -> InterferenceRow:
+    values = {kind: [read(record) for record in records] for kind, records in streams.items()}
+    without, with_ = (_flat(values[kind]) for kind in ("without", "with"))
+    enough = min(len(without), len(with_)) >= (LEAST_FOR_P99 if q == 0.99 else 1)
+    before, after = (percentile(v, q) if enough else None for v in (without, with_))
+    ratio = None if before is None or after is None else after / before
+    low, high = _ratio_interval(values["with"], values["without"], q) if enough else (None, None)
+    return InterferenceRow(
+        arm=arm,
+        figure=figure,
+        without_ms=before,
+        with_ms=after,
+        n_without=len(without),
+        n_with=len(with_),
+        switches=switches,
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+    )
+
+
+def _ratio_interval(above: Sequence[list[float]], below: Sequence[list[float]], q: float) -> tuple[float, float]:
+    """Ends of the ratio of two percentiles, whole requests resampled: gaps of one request share its fate."""
+    rng = np.random.default_rng(0)
+    ratios = [_drawn(above, q, rng) / _drawn(below, q, rng) for _ in range(RESAMPLES // 4)]
+    low, high = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def _drawn(requests: Sequence[list[float]], q: float, rng: np.random.Generator) -> float:
+    chosen = rng.integers(0, len(requests), size=len(requests))
+    return percentile(_flat([requests[i] for i in chosen]), q)
+
+
+def _flat(values: Sequence[list[float]]) -> list[float]:
+    return [value for part in values for value in part]

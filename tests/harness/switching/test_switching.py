@@ -1,0 +1,192 @@
+"""Misses, hits and bystanders of a system whose latencies are known."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.clock import FakeClock
+from harness.drivers.fake import FakeDriver, FakePlan
+from harness.engines import EngineOptions
+from harness.errors import UsageError
+from harness.prepare import DeltaSize, Prepared
+from harness.switching.build import rebuild_switching
+from harness.switching.execute import execute_switching
+from harness.switching.plan import Setting, SwitchingOptions, SwitchingPlan, plan_switching
+from harness.switching.results import SwitchingDirectory
+from harness.telemetry import NullGpu
+from meswitch.config import DeviceConfig, EngineConfig, SyntheticConfig
+from meswitch.core import EngineStats, Residency
+from meswitch.errors import CapacityError
+
+MS = 1_000_000
+EXPERTS = tuple(f"e{number}" for number in range(6))
+OPTIONS = SwitchingOptions(
+    slots=3, pairs=30, prompt_tokens=4, output_tokens=3, phase_s=1.0, streams=1, stream_tokens=50, switches_per_s=10
+)
+
+
+class Memory:
+    """A system with two places: an expert that is in neither costs a copy, and a copy holds up everyone's tokens."""
+
+    def __init__(self, clock: FakeClock, *, copy_ms: int, stall_ms: int = 0) -> None:
+        self.clock = clock
+        self.resident: list[str] = []
+        self.copies = self.copy_us = 0
+        self.copy_ms, self.stall_ms = copy_ms, stall_ms
+
+    def plan(self, request):
+        missing = request.expert not in self.resident and request.expert != "e0"
+        if missing:
+            self.resident = [*self.resident, request.expert][-2:]
+            self.copies += 1
+            self.copy_us += 1000 * self.copy_ms
+        elif request.expert in self.resident:
+            self.resident.remove(request.expert)
+            self.resident.append(request.expert)
+        switch_ns = self.copy_ms * MS if missing else 0
+        tokens = request.sampling.max_tokens
+        return FakePlan(
+            expert=request.expert,
+            first_token_ns=20 * MS + switch_ns,
+            gap_ns=5 * MS + (self.stall_ms * MS if request.expert == "e0" and self.copies else 0),
+            tokens=("x",) * tokens,
+            switch_ns=switch_ns,
+            source=Residency.HOST if missing else Residency.RESIDENT,
+        )
+
+    def driver(self) -> FakeDriver:
+        driver = FakeDriver(self.plan, self.clock)
+        empty = EngineStats(
+            weight_bytes={}, kv_bytes=0, budget_bytes=0, switches=0, evictions=0, hits=0, moved_bytes=0, slots=3
+        )
+        driver.stats = lambda: replace(empty, tiers={"copies": self.copies, "copy_us": self.copy_us})
+        return driver
+
+
+def setting(arm: str, nbytes: int) -> Setting:
+    config = EngineConfig(
+        base=Path("shape"),
+        experts=dict.fromkeys(EXPERTS, Path("shape")),
+        memory_budget_bytes=1000,
+        device=DeviceConfig(kind="cuda"),
+        synthetic=SyntheticConfig(host_images=4),
+        weights="delta" if arm == "meswitch" else "full",
+    )
+    return Setting(arm=arm, case="host", config=config, expert_bytes=nbytes)
+
+
+@pytest.fixture
+def measured(tmp_path):
+    def measure(memories, **limits):
+        size = DeltaSize(whole=10, linears=6, full_model=100, bits_per_weight=2, bits_per_weight_whole=2, dense=0)
+        paths = dict.fromkeys(EXPERTS, Path("shape"))
+        prepared = Prepared(
+            family="made",
+            base=Path("shape"),
+            checkpoints=paths,
+            deltas=paths,
+            router=None,
+            domains={},
+            tasks={},
+            model_bytes=100,
+            router_bytes=0,
+            sizes=dict.fromkeys(EXPERTS, size),
+            codec="rtn:bits=2",
+            codec_name="rtn",
+            codec_options={},
+            weights_hash="w",
+            vocabulary=9,
+            has_text=False,
+        )
+        settings = tuple(setting(arm, 10 if arm == "meswitch" else 100) for arm in memories)
+        plan = SwitchingPlan(options=OPTIONS, prepared=prepared, experts=EXPERTS, settings=settings)
+        directory = SwitchingDirectory(tmp_path / "switching")
+        drivers = iter(memories.values())
+        execute_switching(
+            plan,
+            directory,
+            gpu=NullGpu(),
+            bytes_per_s=1000.0,
+            clock=next(iter(memories.values())).clock,
+            make_driver=lambda config: next(drivers).driver(),
+        )
+        return rebuild_switching(directory)
+
+    return measure
+
+
+def test_a_switch_costs_what_the_pairs_differ_by(measured):
+    clock = FakeClock()
+    tables = measured({"meswitch": Memory(clock, copy_ms=12), "full-swap-host": Memory(clock, copy_ms=120)})
+    rows = {(row.arm, row.case): row for row in tables.rows}
+    ours, theirs = rows["meswitch", "host"], rows["full-swap-host", "host"]
+    assert (ours.n, ours.others) == (30, 0)
+    assert ours.ttft_ms == pytest.approx(32)
+    assert ours.ttft_penalty_ms == pytest.approx(12)
+    assert ours.interval == pytest.approx((12, 12))
+    # 10 bytes at 1000 bytes/s
+    assert (ours.copy_ms, ours.copy_floor_ms, ours.copy_ratio) == (12, 10, pytest.approx(1.2))
+    # 120 ms against 12 ms
+    assert ours.whole_model_ratio == pytest.approx(10)
+    assert theirs.copy_floor_ms == 100
+    assert rows["meswitch", "resident"].ttft_ms == pytest.approx(20)
+    assert rows["meswitch", "resident"].copy_ms is None
+    # 6 experts, of which 4 have a place of their own in host memory
+    assert ours.shared_images == 2
+
+
+def test_pairs_that_did_not_switch_are_left_out_and_counted(measured):
+    clock = FakeClock()
+    memory = Memory(clock, copy_ms=12)
+    plan = memory.plan
+
+    def without_e1(request):
+        made = plan(request)
+        return replace(made, source=Residency.RESIDENT, switch_ns=0) if request.expert == "e1" else made
+
+    memory.plan = without_e1
+    row = next(row for row in measured({"meswitch": memory}).rows if row.case == "host")
+    # e1 is one of the five that are asked for in turn
+    assert (row.n, row.others) == (24, 6)
+
+
+def test_bystanders_are_compared_with_and_without_switches(measured):
+    tables = measured({"meswitch": Memory(FakeClock(), copy_ms=12)})
+    rows = {row.figure: row for row in tables.interference}
+    assert rows["gap_p99"].ratio == pytest.approx(1.0, abs=0.05)
+    assert rows["gap_p99"].without_ms == pytest.approx(5, abs=0.5)
+    assert rows["gap_p99"].n_with >= 300
+    # two phases of a second with ten others each second, all for experts that are gone by then
+    assert rows["gap_p99"].switches == pytest.approx(18, abs=3)
+    assert rows["tpot_p50"].with_ms == pytest.approx(5, abs=0.1)
+
+
+def test_an_engine_that_does_not_start_is_a_row_that_says_why(measured, monkeypatch):
+    memory = Memory(FakeClock(), copy_ms=12)
+
+    def fail(self):
+        raise CapacityError("needs 3 bytes, got 2")
+
+    monkeypatch.setattr(FakeDriver, "start", fail)
+    row = measured({"meswitch": memory}).rows[1]
+    assert (row.outcome, row.message, row.n) == ("does-not-fit", "needs 3 bytes, got 2", 0)
+    assert row.ttft_ms is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairs": 29}, "--pairs must be at least 30, got 29"),
+        ({"streams": 6}, "leave a slot for the others, got 6 of 6"),
+        ({"phase_s": 0}, "--phase must be positive"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        SwitchingOptions(**options)
+
+
+def test_a_cpu_has_no_tiers(tmp_path):
+    with pytest.raises(UsageError, match="give --device cuda, got cpu"):
+        plan_switching(SwitchingOptions(), EngineOptions(), family="mistral-7b", codec="rtn:bits=2", budget=1)
