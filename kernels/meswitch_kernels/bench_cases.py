@@ -67,8 +67,14 @@ class BenchCase:
 def grid(*, full: bool) -> Iterator[BenchCase]:
     """The cases: 2 bits, or with `full` also 1, 4 and 8."""
     for bits in (2, 1, 4, 8) if full else (2,):
-        for layer, B in product(("q", "gate", "down"), (512, 2048)):
+        # first what targets speak of, then a decoder layer's four products on the ends of prompts
+        for layer, B in (
+            *product(("q", "gate", "down"), (512, 2048)),
+            *product(("qkv", "o", "gate_up", "down"), (64, 256)),
+        ):
             yield BenchCase(kernel="fused_matmul", layer=layer, B=B, E=1, bits=bits)
+        for layer in _GROUPS:
+            yield BenchCase(kernel="fused_matmul", layer=layer, B=512, E=1, bits=bits)
         # what is asked about most comes first, so that a run cut short has it
         for B, layer in product((16, 1, 4, 64), LAYERS):
             for E in sorted({1, max(1, B // 4), B}):
@@ -80,7 +86,7 @@ def grid(*, full: bool) -> Iterator[BenchCase]:
 def make_arena(case: BenchCase) -> DeltaArena:
     """E random experts of a layer on the device. Every code is as likely as any other."""
     N, K, E, S, bits = case.N, case.K, case.E, case.salient, case.bits
-    groups = _GROUPS.get(case.layer, 1) if case.kernel != "fused_matmul" else 1
+    groups = _GROUPS.get(case.layer, 1)
     words = (E, N, words_per_row(K, bits))
     index = torch.stack([torch.randperm(K, device="cuda")[:S].sort().values for _ in range(E * groups)]).int()
     return DeltaArena(

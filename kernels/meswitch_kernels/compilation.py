@@ -15,13 +15,16 @@ from meswitch_kernels.attention import _join_kernel, _split_kernel
 from meswitch_kernels.delta_matmul import _delta_matmul_kernel, unpack_asm
 from meswitch_kernels.embedding import _delta_rows_kernel
 from meswitch_kernels.errors import KernelUnavailableError
-from meswitch_kernels.fused_matmul import _fused_matmul_kernel, level_asm
+from meswitch_kernels.fused_matmul import _fused_matmul_kernel
 from meswitch_kernels.grouping import _group_kernel
+from meswitch_kernels.hopper import GluonSource, gl
 from meswitch_kernels.launch import interpreting, triton
+from meswitch_kernels.levels import level_asm, warpgroup_asm
 from meswitch_kernels.merge import _merge_kernel
 from meswitch_kernels.norm import _rms_norm_kernel
 from meswitch_kernels.rotary import _rotary_kernel
 from meswitch_kernels.sampling import _best_kernel, _choose_kernel
+from meswitch_kernels.warpgroup_matmul import _warpgroup_matmul_kernel
 
 __all__ = ["compile_kernels", "main"]
 
@@ -49,6 +52,9 @@ def compile_kernels(capability: int) -> Iterator[tuple[str, int]]:
     early = capability >= 90
     for name, kernel, warps, types, constants in _variants(early):
         yield name, _compile(kernel, capability, warps, types, constants)
+    if capability == 90 and GluonSource is not None:
+        for name, kernel, warps, types, constants in _hopper_variants():
+            yield name, _compile(kernel, capability, warps, types, constants)
 
 
 def main(arguments: list[str]) -> int:
@@ -80,6 +86,17 @@ def _variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], M
     yield from _step_variants(early)
 
 
+def _hopper_variants() -> Iterator[tuple[str, Any, int, Mapping[str, str], Mapping[str, Any]]]:
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+    for bits, BM, stages, parts in ((1, 128, 5, 1), (2, 256, 4, 1), (4, 16, 8, 4)):
+        shapes = {"y_tiles": [min(BM, 64), 128], "x_tiles": [BM, 64], "w_tiles": [128, 64]}
+        types = {name: f"tensordesc<bf16{shape},{layout!r}>".replace(", ", ",", 1) for name, shape in shapes.items()}
+        asm, multiply_add = warpgroup_asm(bits, torch.bfloat16)
+        tile = {"BITS": bits, "BM": BM, "BN": 128, "STAGES": stages, "PARTS": parts, "GROUP": 8, "S": 8}
+        constants = {**tile, "ASM": asm, "FMA": multiply_add}
+        yield f"warpgroup_matmul {bits} bits", _warpgroup_matmul_kernel, 8, {**types, "sums": "*fp32"}, constants
+
+
 def _step_variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], Mapping[str, Any]]]:
     """What a decode step needs beside its products."""
     chunk = {"CHUNK": 1024, "BITS": 2, "EARLY": early}
@@ -102,7 +119,7 @@ def _compile(kernel: Any, capability: int, warps: int, types: Mapping[str, str],
     signature = {name: "constexpr" if name in constants else known.get(name, "i32") for name in names}
     # pointers and strides of real tensors are multiples of 16; vector loads depend on it
     aligned = [n for n in names if signature[n].startswith("*") or n.startswith("stride_") or n in ("KB", "KH", "W")]
-    source = triton.compiler.ASTSource(
+    source = (GluonSource if kernel.is_gluon() else triton.compiler.ASTSource)(
         fn=kernel,
         signature=signature,
         constexprs={(names.index(name),): value for name, value in constants.items()},

@@ -10,12 +10,13 @@ import torch
 from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import TensorDescriptor, check_available, device_name, interpreting, jit, tl, triton
+from meswitch_kernels.levels import level_asm
 from meswitch_kernels.merge import merge_weight
 from meswitch_kernels.tiling import FusedMatmulConfig
 from meswitch_kernels.tuned import fused_config
 from meswitch_kernels.warpgroup_matmul import covers, partial_bytes, warpgroup_matmul
 
-__all__ = ["fused_matmul", "level_asm", "scratch_bytes"]
+__all__ = ["fused_matmul", "scratch_bytes"]
 
 
 @jit
@@ -200,34 +201,6 @@ def _multiply_registers(
         ASM=level_asm(arena.bits, x.dtype) if inline_asm else None,
         enable_fp_fusion=True, num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
-
-
-def level_asm(bits: int, dtype: torch.dtype) -> tuple[str, ...] | None:
-    """PTX for each code of an int16 that turns two of them into two doubled levels; `None` where there is none.
-
-    A rotation brings the code to bit 1 of its half; with the exponent of 1024 (float16) or 128 (bfloat16) above it
-    the half spells `1024 + 2 * code`, and subtracting `1024 + 2^bits - 1` is exact.
-    """
-    if bits == 8 or dtype not in (torch.float16, torch.bfloat16):
-        return None
-    half = dtype == torch.float16
-    base = 1024 if half else 128
-    twice = 0x00010001
-    exponent = int(torch.tensor(base, dtype=dtype).view(torch.int16).item()) * twice
-    offset = int(torch.tensor(base + 2**bits - 1, dtype=dtype).view(torch.int16).item()) * twice
-    mask = (((1 << bits) - 1) << 1) * twice
-    # before sm_90 bfloat16 has no subtraction, but a multiply-add by one
-    subtract = (
-        "sub.f16x2 $0, t, o;"
-        if half
-        else ".reg .b32 u; mov.b32 u, 0x3f803f80; neg.bf16x2 o, o; fma.rn.bf16x2 $0, t, u, o;"
-    )
-    return tuple(
-        f"{{ .reg .b32 t, o; shf.r.wrap.b32 t, $1, $1, {(bits * i - 1) % 32}; "
-        f"lop3.b32 t, t, {mask:#x}, {exponent:#x}, 0xEA; "
-        f"mov.b32 o, {offset:#x}; {subtract} }}"
-        for i in range(16 // bits)
-    )
 
 
 def _check(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena, slot: int, config: FusedMatmulConfig) -> None:

@@ -14,18 +14,22 @@ from meswitch_kernels.launch import interpreting
 try:
     from triton.experimental import gluon
     from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon._runtime import GluonASTSource as GluonSource
     from triton.experimental.gluon.language.nvidia import hopper
     from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-    # both were renamed after Triton 3.6
+    # renamed after Triton 3.6
+    RENAMED = gl.constexpr(hasattr(gl.shared_memory_descriptor, "reinterpret"))
     load_tile = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
     store_tile = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
 except (ImportError, AttributeError):  # pragma: no cover - depends on the installation
-    gluon = hopper = mbarrier = tma = TensorDescriptor = load_tile = store_tile = None
+    gluon = hopper = mbarrier = tma = GluonSource = TensorDescriptor = load_tile = store_tile = RENAMED = None
     gl = SimpleNamespace(constexpr=None)
 
 __all__ = [
+    "RENAMED",
+    "GluonSource",
     "TensorDescriptor",
     "available",
     "constexpr_function",

@@ -10,6 +10,7 @@ import torch
 
 from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.hopper import (
+    RENAMED,
     TensorDescriptor,
     available,
     constexpr_function,
@@ -23,9 +24,10 @@ from meswitch_kernels.hopper import (
     tma,
 )
 from meswitch_kernels.launch import jit, tl, triton
+from meswitch_kernels.levels import warpgroup_asm
 from meswitch_kernels.tiling import FusedMatmulConfig
 
-__all__ = ["covers", "partial_bytes", "warpgroup_asm", "warpgroup_matmul"]
+__all__ = ["covers", "partial_bytes", "warpgroup_matmul"]
 
 _SALIENT = 16
 """Salient channels that one product of the tensor cores takes."""
@@ -119,6 +121,16 @@ def _gather(x, index, b_s, full, empty, work, num_m, num_n, stride_xm, M, GN, S:
 
 
 @gluon_jit
+def _view(b_s, BM: gl.constexpr):
+    """What `_gather` wrote, as `[BM, 16]`."""
+    if RENAMED:
+        b_v = b_s.reinterpret(b_s.dtype, [BM, 16], b_s.layout)
+    else:
+        b_v = b_s._reinterpret(b_s.dtype, [BM, 16], b_s.layout)
+    return b_v
+
+
+@gluon_jit
 def _first(codes, steps, values, i, work, num_m, num_n, N, KW, depth, dtype: gl.constexpr, L_A: gl.constexpr,
            S: gl.constexpr, BITS: gl.constexpr, BN: gl.constexpr, PARTS: gl.constexpr,
            GROUP: gl.constexpr):  # fmt: skip
@@ -203,8 +215,7 @@ def _multiply(y_tiles, sums, codes, steps, values, b_x, b_w, b_y, b_s, full, emp
         if S > 0:
             # the salient channels are 16 more columns of K
             mbarrier.wait(s_full, (i - gl.program_id(0)) // gl.num_programs(0) & 1)
-            b_g = b_s._reinterpret(dtype, [BM, 16], b_s.layout)
-            b_acc = hopper.warpgroup_mma(b_v, b_g.permute((1, 0)), b_acc, is_async=True)
+            b_acc = hopper.warpgroup_mma(b_v, _view(b_s, BM).permute((1, 0)), b_acc, is_async=True)
         b_step, b_v, i_c, b_c0, b_c1 = _first(codes, steps, values, i + gl.num_programs(0), work, num_m, num_n, N,
                                               KW, depth, dtype, L_A, S, BITS, BN, PARTS, GROUP)  # fmt: skip
         b_acc = hopper.warpgroup_mma_wait(0, deps=[b_acc])
@@ -360,34 +371,3 @@ def covers(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena) -> bool:
 def partial_bytes(M: int, N: int, config: FusedMatmulConfig) -> int:
     """Bytes of the partial sums of M rows of activations and N output channels."""
     return 4 * config.parts * M * N if config.parts > 1 else 0
-
-
-def warpgroup_asm(bits: int, dtype: torch.dtype) -> tuple[str, str]:
-    """PTX from two words of codes to 8 pairs of doubled levels, and of the multiply-add that forms `W + D̂`.
-
-    The codes of a word are 4 bits apart. A rotation brings one to bit 1 of each half of a register; with the exponent
-    of 1024 (float16) or 128 (bfloat16) above it the half spells `1024 + 2 * code`, and subtracting
-    `1024 + 2^bits - 1` is exact.
-    """
-    half = dtype == torch.float16
-    base = 1024 if half else 128
-    offset = _pair(-(base + 2**bits - 1), dtype)
-    mask = (((1 << bits) - 1) << 1) * 0x00010001
-    lines = [
-        "{ .reg .b32 low, high, t, o, u;",
-        "prmt.b32 low, $8, $9, 0x5410; prmt.b32 high, $8, $9, 0x7632;",
-        f"mov.b32 o, {offset:#x}; mov.b32 u, {_pair(1, dtype):#x};",
-    ]
-    kind = "f16x2" if half else "bf16x2"
-    for m in range(8):
-        word = "low" if m < 4 else "high"
-        lines.append(f"shf.r.wrap.b32 t, {word}, {word}, {(4 * (m % 4) - 1) % 32};")
-        # before the addition by one multiply-add, which bfloat16 has where it has no addition
-        lines.append(f"lop3.b32 t, t, {mask:#x}, {_pair(base, dtype):#x}, 0xEA; fma.rn.{kind} ${m}, t, u, o;")
-    return " ".join([*lines, "}"]), f"fma.rn.{kind} $0, $1, $2, $3;"
-
-
-def _pair(value: int, dtype: torch.dtype) -> int:
-    """A register that holds `value` twice."""
-    half = int(torch.tensor(value, dtype=dtype).view(torch.int16).item()) & 0xFFFF
-    return half * 0x00010001

@@ -23,6 +23,7 @@ def test_every_kernel_compiles_with_bfloat16(capability):
     assert {"rms_norm", "gated_activation", "rotary", "attention", "attention join"} <= names
     assert {"sampling", "sampling join"} <= names
     assert {f"delta_matmul {bits} bits" for bits in (1, 2, 4, 8)} <= names
+    assert (capability == 90) == ({f"warpgroup_matmul {bits} bits" for bits in (1, 2, 4)} <= names)
 
 
 def test_the_interpreter_cannot_compile(monkeypatch):

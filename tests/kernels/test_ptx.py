@@ -87,7 +87,7 @@ def test_eight_bit_codes_become_signed_levels():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_two_codes_become_two_doubled_levels(bits, dtype):
     pytest.importorskip("triton")
-    from meswitch_kernels.fused_matmul import level_asm
+    from meswitch_kernels.levels import level_asm
 
     for pair in (0x9E3779B9, 0x0, 0xFFFFFFFF, 0x12345678):
         for i, ptx in enumerate(level_asm(bits, dtype)):
@@ -99,7 +99,7 @@ def test_two_codes_become_two_doubled_levels(bits, dtype):
 @pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_two_words_become_eight_pairs_of_doubled_levels(bits, dtype):
-    from meswitch_kernels.warpgroup_matmul import warpgroup_asm
+    from meswitch_kernels.levels import warpgroup_asm
 
     first, second = 0x9E3779B9, 0x2545F491
     ptx, multiply_add = warpgroup_asm(bits, dtype)
