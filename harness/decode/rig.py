@@ -81,6 +81,7 @@ class DecodeRig:
                     position=position,
                     cache_row=row,
                     slot=slot,
+                    refined=True,
                     vocabulary=self._vocabulary,
                     temperature=0.0,
                     seed=0,

@@ -220,7 +220,8 @@ def _delta_parts(builder: _Builder) -> tuple[CudaPool, CudaBatch, MemoryPlan]:
         executor=builder.executor,
         config=config.store,
     )
-    _preload(pool)
+    # one that cannot be read fails its own requests, by name
+    pool.preload()
     return pool, builder.batch({base.memory.data_ptr(): runner}), plan
 
 
@@ -276,7 +277,8 @@ def _whole_parts(builder: _Builder) -> tuple[WholeCudaPool, CudaBatch, MemoryPla
         config=config.store,
     )
     if config.device.model_source == "host":
-        _preload(pool)
+        # one that cannot be read fails its own requests, by name
+    pool.preload()
     return pool, builder.batch(runners), plan
 
 
@@ -298,11 +300,6 @@ def _whole_sources(builder: _Builder, layout: WholeLayout) -> dict[str, ImageSou
     direct = config.device.model_source == "disk-cold"
     return {name: WholeImageSource(path, layout, direct=direct) for name, path in paths.items()}
 
-
-def _preload(pool: CudaPool | WholeCudaPool) -> None:
-    for failed in pool.preload():
-        error: MeswitchError = failed.error
-        raise error
 
 
 def _is_tied(config: EngineConfig, base_config: Any, architecture: Any) -> bool:
