@@ -33,7 +33,7 @@ from meswitch.cuda.whole_image import WholeImageSource
 from meswitch.cuda.whole_layout import WholeLayout, WholeWeights, whole_layout
 from meswitch.cuda.whole_pool import WholeCudaPool
 from meswitch.cuda.workspace import context_bytes, workspace_bytes
-from meswitch.errors import BaseMismatchError, CapacityError, EngineError, MeswitchError, UnsupportedModelError
+from meswitch.errors import BaseMismatchError, CapacityError, EngineError, UnsupportedModelError
 from meswitch.expert_source import is_tied
 from meswitch.format import DeltaDirectory, open_delta
 from meswitch.identity import base_identity
@@ -277,8 +277,7 @@ def _whole_parts(builder: _Builder) -> tuple[WholeCudaPool, CudaBatch, MemoryPla
         config=config.store,
     )
     if config.device.model_source == "host":
-        # one that cannot be read fails its own requests, by name
-    pool.preload()
+        pool.preload()
     return pool, builder.batch(runners), plan
 
 
@@ -299,7 +298,6 @@ def _whole_sources(builder: _Builder, layout: WholeLayout) -> dict[str, ImageSou
         )
     direct = config.device.model_source == "disk-cold"
     return {name: WholeImageSource(path, layout, direct=direct) for name, path in paths.items()}
-
 
 
 def _is_tied(config: EngineConfig, base_config: Any, architecture: Any) -> bool:
