@@ -15,8 +15,9 @@ from harness.summary import (
     Resources,
 )
 from harness.telemetry.sample import Sample
+from harness.telemetry.throttling import throttled_by, throttled_share
 
-__all__ = ["accuracy", "distinct_switches", "energy_j", "summarise_arm"]
+__all__ = ["accuracy", "distinct_switches", "energy_j", "gpu_used_bytes", "summarise_arm"]
 
 CLASSES = ("resident", "host", "disk")
 
@@ -34,7 +35,7 @@ def summarise_arm(
     good = [r for r in records if r.meets_slo]
     judged = any(r.answer is not None for r in records)
     switches = distinct_switches(records)
-    resources = _resources(samples)
+    resources = _resources(samples, before_bytes=times[0].gpu_before_bytes)
     stats = times[-1].stats_after or {}
     weights = _weight_bytes(stats)
     return ArmSummary(
@@ -199,7 +200,20 @@ def _client(samples: Sequence[Sample]) -> ClientSummary:
     return ClientSummary(cpu_share=_mean(shares), loop_lag_s=quantiles(lags))
 
 
-def _resources(samples: Sequence[Sample]) -> Resources:
+def gpu_used_bytes(samples: Iterable[Sample], *, before_bytes: int | None) -> int | None:
+    """Highest memory of the engine: of its process, or of the device less what was there before, as NVML says."""
+    process, device = [], []
+    for sample in samples:
+        if sample.gpu_process_bytes is not None:
+            process.append(sample.gpu_process_bytes)
+        if sample.gpu_memory_bytes is not None:
+            device.append(sample.gpu_memory_bytes)
+    if process:
+        return max(process)
+    return max(device) - before_bytes if device and before_bytes is not None else None
+
+
+def _resources(samples: Sequence[Sample], *, before_bytes: int | None) -> Resources:
     return Resources(
         process_bytes=_largest(s.process_rss_bytes for s in samples),
         engine_cpu_share=_mean(_defined(s.engine_cpu_share for s in samples)),
@@ -207,6 +221,14 @@ def _resources(samples: Sequence[Sample]) -> Resources:
         gpu_process_bytes=_largest(s.gpu_process_bytes for s in samples),
         gpu_utilisation=_mean(_defined(s.gpu_utilisation for s in samples)),
         gpu_energy_j=energy_j(samples),
+        gpu_used_bytes=gpu_used_bytes(samples, before_bytes=before_bytes),
+        gpu_power_w=_mean(_defined(s.gpu_power_w for s in samples)),
+        gpu_sm_clock_mhz=min((s.gpu_sm_clock_mhz for s in samples if s.gpu_sm_clock_mhz is not None), default=None),
+        gpu_memory_clock_mhz=min(
+            (s.gpu_memory_clock_mhz for s in samples if s.gpu_memory_clock_mhz is not None), default=None
+        ),
+        gpu_throttled_share=throttled_share(samples),
+        gpu_throttled_by=throttled_by(samples),
     )
 
 

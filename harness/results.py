@@ -52,6 +52,8 @@ class ArmManifest:
         startup_s: from the start of the engine to its readiness.
         stats_before: the engine's counters after the warm-up; stats_after: at the end.
         stopped: why the system stopped early, `None` if it did not.
+        gpu_before_bytes: device memory in use before the system started: other people's.
+        gpu_state_before, gpu_state_after: clocks, limits and what held them back, at both ends.
     """
 
     name: str
@@ -67,6 +69,9 @@ class ArmManifest:
     stats_before: Mapping[str, JsonValue] | None = None
     stats_after: Mapping[str, JsonValue] | None = None
     stopped: str | None = None
+    gpu_before_bytes: int | None = None
+    gpu_state_before: Mapping[str, JsonValue] | None = None
+    gpu_state_after: Mapping[str, JsonValue] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from harness.drivers.base import Driver
 from harness.errors import DriverError, HarnessError
 from harness.loadgen import LoadGenerator, LoadLimits, Pulse
 from harness.records import RecordWriter, RequestRecord
-from harness.results import ArmManifest, ArmOutcome, Manifest, RunDirectory, to_json_value
+from harness.results import ArmManifest, ArmOutcome, Manifest, RunDirectory, to_json_object, to_json_value
 from harness.schedule import ScheduledRequest, warm_up_requests
 from harness.telemetry import GpuMonitor, Sampler
 from meswitch.core import EngineStats, Failed, Finished
@@ -139,28 +139,42 @@ class _ArmSession:
         started_ns = self.clock.now_ns()
         entry = self._entry()
         try:
-            try:
-                driver.start()
-            except MeswitchError as error:
-                outcome = start_outcome(error)
-                if outcome is None or not self.arm.may_not_fit:
-                    raise
-                entry = replace(entry, outcome=outcome, stopped=str(error))
-                self.run_directory.write_manifest(_with(manifest, entry))
-                return _with(manifest, entry)
-            entry = replace(entry, startup_s=(self.clock.now_ns() - started_ns) / 1e9)
-            self._say_plan(driver)
-            warm_up(driver, self.plan, self.clock)
-            entry = replace(entry, stats_before=plain_stats(driver.stats()))
+            refusal = self._start(driver)
+            if refusal is None:
+                entry = replace(entry, startup_s=(self.clock.now_ns() - started_ns) / 1e9)
+                return self._measure(driver, manifest, entry)
+            entry = replace(entry, outcome=refusal[0], stopped=refusal[1])
             self.run_directory.write_manifest(_with(manifest, entry))
-            try:
-                entry = replace(entry, stopped=self._replay(driver))
-            finally:
-                entry = replace(entry, stats_after=_stats_if_alive(driver))
-                self.run_directory.write_manifest(_with(manifest, entry))
+            return _with(manifest, entry)
         finally:
             driver.stop()
+
+    def _start(self, driver: Driver) -> tuple[ArmOutcome, str] | None:
+        """Why memory does not hold it, if that is a result; `None` once it runs."""
+        try:
+            driver.start()
+        except MeswitchError as error:
+            outcome = start_outcome(error)
+            if outcome is None or not self.arm.may_not_fit:
+                raise
+            return outcome, str(error)
+        return None
+
+    def _measure(self, driver: Driver, manifest: Manifest, entry: ArmManifest) -> Manifest:
+        self._say_plan(driver)
+        warm_up(driver, self.plan, self.clock)
+        entry = replace(entry, stats_before=plain_stats(driver.stats()), gpu_state_before=self._gpu_state())
+        self.run_directory.write_manifest(_with(manifest, entry))
+        try:
+            entry = replace(entry, stopped=self._replay(driver))
+        finally:
+            entry = replace(entry, stats_after=_stats_if_alive(driver), gpu_state_after=self._gpu_state())
+            self.run_directory.write_manifest(_with(manifest, entry))
         return _with(manifest, entry)
+
+    def _gpu_state(self) -> dict[str, JsonValue] | None:
+        state = self.gpu.state()
+        return None if state is None else to_json_object(state)
 
     def _say_plan(self, driver: Driver) -> None:
         stats = driver.stats() if self.repeat == 0 else None
@@ -205,6 +219,7 @@ class _ArmSession:
             repeat=self.repeat,
             page_cache=self.arm.page_cache,
             config=self.arm.config,
+            gpu_before_bytes=self.gpu.read(None).memory_bytes,
             warm_up_requests=min(self.plan.warm_up, len(self.plan.schedule)),
             started=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )

@@ -107,6 +107,11 @@ class Resources:
         process_bytes: highest resident set of the engine's process.
         engine_cpu_share: mean, of one core.
         gpu_*: NVML; `None` without a GPU, or where a container hides it.
+        gpu_used_bytes: highest memory of the engine: of its process, or of the device less what was there before.
+        gpu_power_w: mean.
+        gpu_sm_clock_mhz, gpu_memory_clock_mhz: lowest seen.
+        gpu_throttled_share: of the samples that say anything, those in which the clocks were held back.
+        gpu_throttled_by: what held them back at any moment.
     """
 
     process_bytes: int | None
@@ -115,6 +120,12 @@ class Resources:
     gpu_process_bytes: int | None
     gpu_utilisation: float | None
     gpu_energy_j: float | None
+    gpu_used_bytes: int | None = None
+    gpu_power_w: float | None = None
+    gpu_sm_clock_mhz: int | None = None
+    gpu_memory_clock_mhz: int | None = None
+    gpu_throttled_share: float | None = None
+    gpu_throttled_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Whether a run's numbers may be believed. A reason makes the run invalid; a note only qualifies it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.records import NS_PER_S, RequestRecord
@@ -9,8 +9,11 @@ from harness.results import ArmManifest
 from harness.statistics import percentile
 from harness.summary import ArmSummary
 from harness.telemetry.sample import Sample
+from harness.telemetry.throttling import THROTTLED_SHARE
 
 __all__ = ["ValidityLimits", "arm_notes", "arm_reasons"]
+
+GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,9 @@ def arm_reasons(
         _delivered_load(records, limits),
         _tokens(records),
         _littles_law(records, samples, limits),
+        _over_budget(summary, manifest),
+        _throttled(summary),
+        _reference(manifest),
     )
     return [f"{manifest.name}: {reason}" for reason in checks if reason is not None]
 
@@ -72,6 +78,9 @@ def arm_notes(summary: ArmSummary, samples: Sequence[Sample], manifest: ArmManif
         notes.append(f"{failed} of {summary.requests.scheduled} requests failed; they count as wrong and as not good")
     if not any(sample.client_cpu_share is not None for sample in samples):
         notes.append("too short to measure the client's processor share")
+    seen = summary.resources.gpu_throttled_by
+    if seen and _throttled(summary) is None:
+        notes.append(f"the GPU's clocks were held back for a moment by {', '.join(seen)}")
     waited, counted = summary.switches, summary.engine_switches
     if counted is not None and counted != waited:
         notes.append(f"the engine counted {counted} switches, requests waited for {waited} of them")
@@ -149,6 +158,33 @@ def _tokens(records: Sequence[RequestRecord]) -> str | None:
         f"token counts of {len(differing)} requests differ between client and engine, "
         f"such as {first.request_id}: {first.client_tokens} received, {first.output_tokens} reported"
     )
+
+
+def _over_budget(summary: ArmSummary, manifest: ArmManifest) -> str | None:
+    """What NVML saw against what the arm was allowed: on a GPU the budget is for everything."""
+    device, used = manifest.config.get("device"), summary.resources.gpu_used_bytes
+    if not isinstance(device, Mapping) or device.get("kind") != "cuda" or used is None:
+        return None
+    budget = manifest.config.get("memory_budget_bytes")
+    if not isinstance(budget, int) or used <= budget:
+        return None
+    return f"the memory budget was {budget} bytes ({budget / GIB:.2f} GiB), and NVML saw {used} ({used / GIB:.2f} GiB)"
+
+
+def _throttled(summary: ArmSummary) -> str | None:
+    share = summary.resources.gpu_throttled_share
+    if share is None or share <= THROTTLED_SHARE:
+        return None
+    return (
+        f"the GPU's clocks were held back in {share:.0%} of the samples by "
+        f"{', '.join(summary.resources.gpu_throttled_by)}, limit {THROTTLED_SHARE:.0%}"
+    )
+
+
+def _reference(manifest: ArmManifest) -> str | None:
+    if not (manifest.stats_after or {}).get("is_reference"):
+        return None
+    return "plain PyTorch on the processor served instead of the GPU's kernels: no benchmark"
 
 
 def _littles_law(records: Sequence[RequestRecord], samples: Sequence[Sample], limits: ValidityLimits) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.metrics import distinct_switches, energy_j
+from harness.metrics import distinct_switches, energy_j, gpu_used_bytes
 from harness.policies import BELADY, ReplayConfig, replay
 from harness.records import NS_PER_S, RequestRecord
 from harness.statistics import quantiles, rate, share
@@ -13,7 +13,7 @@ from harness.sweep.results import CellRecord, SweepDirectory, SweepManifest
 from harness.telemetry.sample import Sample
 from harness.telemetry.throttling import THROTTLED_SHARE, throttled_by, throttled_share
 
-__all__ = ["SweepRow", "cell_row", "nvml_bytes", "sweep_rows", "window_requests"]
+__all__ = ["SweepRow", "cell_row", "sweep_rows", "window_requests"]
 
 GIB = 1 << 30
 
@@ -130,7 +130,7 @@ def cell_row(
     if record.outcome != "ok" or record.window_ns is None:
         return row
     row = _with_memory(_with_speed(row, record, requests), record, samples)
-    reasons = (*record.reasons, *_reasons(row, samples))
+    reasons = (*record.reasons, *_reasons(row, record))
     return replace(row, reasons=reasons, valid=not reasons)
 
 
@@ -144,19 +144,6 @@ def window_requests(record: CellRecord, requests: Iterable[RequestRecord]) -> li
     opened_ns, closed_ns = record.window_ns
     inside = (r for r in requests if r.first_token_ns is not None and opened_ns <= r.first_token_ns < closed_ns)
     return sorted(inside, key=lambda r: r.index)
-
-
-def nvml_bytes(record: CellRecord, samples: Iterable[Sample]) -> int | None:
-    """Highest memory of the engine: of its process, or of the device less what was there before, as NVML says."""
-    process, device = [], []
-    for sample in samples:
-        if sample.gpu_process_bytes is not None:
-            process.append(sample.gpu_process_bytes)
-        if sample.gpu_memory_bytes is not None:
-            device.append(sample.gpu_memory_bytes)
-    if process:
-        return max(process)
-    return max(device) - record.gpu_before_bytes if device and record.gpu_before_bytes is not None else None
 
 
 def _with_speed(row: SweepRow, record: CellRecord, requests: Sequence[RequestRecord]) -> SweepRow:
@@ -210,7 +197,7 @@ def _with_memory(row: SweepRow, record: CellRecord, samples: Sequence[Sample]) -
         slots=_integer(after, "slots"),
         weight_bytes=_total(parts),
         planned_bytes=_planned(plan),
-        nvml_bytes=nvml_bytes(record, samples),
+        nvml_bytes=gpu_used_bytes(samples, before_bytes=record.gpu_before_bytes),
         energy_j_per_token=energy / produced if energy is not None and produced else None,
         throttled_share=throttled_share(samples),
         throttled_by=throttled_by(samples),
@@ -227,7 +214,9 @@ def _belady(record: CellRecord, seen: Sequence[RequestRecord]) -> float | None:
     return sum(replayed.was_hit[before + r.index] for r in seen) / len(seen)
 
 
-def _reasons(row: SweepRow, samples: Sequence[Sample]) -> Iterator[str]:
+def _reasons(row: SweepRow, record: CellRecord) -> Iterator[str]:
+    if (record.stats_after or {}).get("is_reference"):
+        yield "plain PyTorch served instead of the kernels: no benchmark"
     if row.n == 0:
         yield "no request got its first token in the window: measure for longer"
     if row.failed:

@@ -1,6 +1,6 @@
 """Runs against the fake system on the fake clock: hours of load in no time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -58,6 +58,8 @@ def run_arms(
         *,
         limits: LoadLimits | None = None,
         warm_up: int = 0,
+        repeats: int = 1,
+        may_not_fit: Collection[str] = (),
         progress: Progress | None = None,
         **driver: object,
     ) -> tuple[RunDirectory, bool]:
@@ -81,10 +83,12 @@ def run_arms(
                     page_cache="none",
                     config={},
                     make_driver=lambda arm=arm: FakeDriver(arm, clock, **driver),
+                    may_not_fit=name in may_not_fit,
                 )
                 for name, arm in arms.items()
             ],
             warm_up=warm_up,
+            repeats=repeats,
             limits=limits or LoadLimits(),
         )
         return execute(plan, tmp_path, clock=clock, gpu=NullGpu(), progress=progress)

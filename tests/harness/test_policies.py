@@ -109,3 +109,12 @@ def test_pins_and_policies_that_do_not_fit_are_refused_with_the_numbers() -> Non
         replayed("a", "belady", queue=2, max_delay=1)
     with pytest.raises(UsageError, match="at least one request"):
         replayed("")
+
+
+def test_which_requests_hit_is_kept_in_order_of_arrival() -> None:
+    seen = replay(list("abab"), "lru", ReplayConfig(slots=2))
+    assert seen.was_hit == (False, False, True, True)
+    # b goes before a, since its expert is ready
+    queued = replay(list("bbab"), "lru", ReplayConfig(slots=1, queue=3, max_delay=9))
+    assert queued.was_hit == (False, True, False, True)
+    assert sum(queued.was_hit) == queued.hits

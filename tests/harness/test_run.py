@@ -8,7 +8,7 @@ from harness.errors import DriverError, RunFormatError
 from harness.records import RecordWriter, read_records
 from harness.run import Progress
 from meswitch.core import EngineStats
-from meswitch.errors import StorageError
+from meswitch.errors import CapacityError, StorageError
 from workloads.trace import TraceRequest
 
 MS = 1_000_000
@@ -178,3 +178,56 @@ def test_without_a_gpu_no_memory_plan_is_said(run_arms):
     said = []
     run_arms(requests(2), {"one": fast}, progress=Progress(on_plan=lambda *found: said.append(found)))
     assert said == []
+
+
+def test_repeated_arms_alternate_and_are_pooled(run_arms, make_stats):
+    run, _ = run_arms(requests(40), {"ours": fast, "theirs": slow}, stats=make_stats(base=1), repeats=2)
+    manifest = run.read_manifest()
+    # A B B A
+    assert [(arm.name, arm.repeat, arm.order) for arm in manifest.arms] == [
+        ("ours", 0, 0),
+        ("theirs", 0, 1),
+        ("theirs", 1, 2),
+        ("ours", 1, 3),
+    ]
+    summary = summarise(run.path)
+    assert list(summary.arms) == ["ours", "theirs"]
+    assert summary.valid
+    once = summary.arms["ours"]
+    # twice 40 requests, in twice 390 ms
+    assert (once.requests.ok, once.window_s) == (80, pytest.approx(0.78))
+    # 39 arrive before the last one, 10 ms each: 100 a second, whether once or twice
+    assert once.goodput_per_s.value == pytest.approx(80 / 0.78)
+    assert summary.comparison[0].pairs == 80
+    assert summary.comparison[0].ttft_p50.value == pytest.approx(0.25)
+
+
+def test_an_arm_that_may_not_fit_is_a_result_and_the_others_go_on(run_arms, monkeypatch):
+    start = FakeDriver.start
+    started = []
+
+    def refuse_second(self):
+        started.append(self)
+        if len(started) == 2:
+            raise CapacityError("16 models take 232 GB, got 80 GB")
+        start(self)
+
+    monkeypatch.setattr(FakeDriver, "start", refuse_second)
+    arms = {"meswitch": fast, "all-resident": fast, "full-swap-host": slow}
+    run, _ = run_arms(requests(10), arms, may_not_fit=("all-resident",), repeats=2)
+    summary = summarise(run.path)
+    assert summary.did_not_start == {"all-resident": "16 models take 232 GB, got 80 GB"}
+    assert list(summary.arms) == ["meswitch", "full-swap-host"]
+    assert summary.valid
+    assert summary.notes[0].startswith("all-resident: did not start, which is its result: 16 models")
+    # once is enough: it is not tried a second time
+    assert len(started) == 5
+
+
+def test_an_arm_that_must_start_and_does_not_ends_the_run(run_arms, monkeypatch):
+    def refuse(self):
+        raise CapacityError("needs 3 bytes, got 2")
+
+    monkeypatch.setattr(FakeDriver, "start", refuse)
+    with pytest.raises(CapacityError, match="needs 3 bytes"):
+        run_arms(requests(4), {"meswitch": fast})

@@ -4,6 +4,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.schedule import build_schedule, warm_up_requests
+from harness.token_prompts import TokenPrompts
 from workloads.trace import Sampling, Slo, TraceRequest
 
 MS = 1_000_000
@@ -82,3 +83,39 @@ def test_warm_up_requests_are_the_first_ones_under_other_names(schedule_of):
     schedule = schedule_of(request("x", 0), request("y", 1))
     assert [r.request_id for r in warm_up_requests(schedule, 3)] == ["warm-up-0", "warm-up-1"]
     assert warm_up_requests(schedule, 1)[0].prompt == "x"
+
+
+TOKENS = TokenPrompts(vocabulary=100, seed=3)
+
+
+def test_a_recorded_length_becomes_so_many_tokens_and_its_answer_keeps_its_own_length(schedule_of):
+    lengths = {"prompt": None, "input_length": 7, "output_length": 9}
+    item = schedule_of(request("x", 0, **lengths), tokens=TOKENS)[0]
+    assert len(item.request.token_ids) == 7
+    assert all(0 <= token < 100 for token in item.request.token_ids)
+    # an end token of the model must not shorten what was recorded
+    assert (item.request.sampling.max_tokens, item.request.sampling.ignore_eos) == (9, True)
+    assert item.answer is None
+
+
+def test_drawn_tokens_follow_from_seed_and_place_alone(schedule_of):
+    pair = [request(name, i, prompt=None, input_length=20) for i, name in enumerate("xy")]
+    first, again = (schedule_of(*pair, tokens=TOKENS) for _ in range(2))
+    assert [i.request.token_ids for i in first] == [i.request.token_ids for i in again]
+    assert first[0].request.token_ids != first[1].request.token_ids
+    other = schedule_of(*pair, tokens=TokenPrompts(vocabulary=100, seed=4))
+    assert first[0].request.token_ids != other[0].request.token_ids
+
+
+def test_a_text_stays_a_text_unless_the_model_has_no_tokenizer(schedule_of):
+    asked = request("x", 0, prompt="0123456789", answer="a", verifier="exact")
+    assert schedule_of(asked, tokens=TOKENS)[0].request.prompt == "0123456789"
+    item = schedule_of(asked, tokens=TokenPrompts(vocabulary=100, replaces_text=True))[0]
+    # ten bytes, four to a token; an answer to drawn tokens is not judged
+    assert len(item.request.token_ids) == 2
+    assert (item.request.prompt, item.answer, item.verifier) == (None, None, None)
+
+
+def test_a_drawn_prompt_says_nothing_to_a_router(schedule_of):
+    with pytest.raises(UsageError, match="request x: its prompt is drawn and says nothing to a router"):
+        schedule_of(request("x", 0, prompt=None, input_length=5), router="llm", tokens=TOKENS)

@@ -9,6 +9,8 @@ import pytest
 from harness.loadgen import Pulse
 from harness.telemetry import NullGpu, Sampler, read_samples
 from harness.telemetry.gpu import GpuReading, GpuState, NvmlGpu, open_gpu
+from harness.telemetry.sample import Sample
+from harness.telemetry.throttling import throttled_by, throttled_share
 
 
 class FakeNvml:
@@ -143,3 +145,29 @@ def test_nothing_is_sampled_before_the_zero(tmp_path):
         pass
     assert read_samples(path) == []
     assert read_samples(tmp_path / "missing") == []
+
+
+def test_samples_say_now_and_then_what_holds_the_clocks_back(tmp_path):
+    taken = threading.Event()
+
+    class Held(NullGpu):
+        def state(self):
+            taken.set()
+            return GpuState(sm_clock_mhz=1200, memory_clock_mhz=2600, throttle_reasons=("software_thermal",))
+
+    path = tmp_path / "telemetry.jsonl"
+    with Sampler(path, arm="fake", repeat=1, pulse=Pulse(zero_ns=0), pid=None, gpu=Held()):
+        assert taken.wait(30)
+    samples = read_samples(path)
+    assert {s.repeat for s in samples} == {1}
+    said = [s for s in samples if s.gpu_throttle is not None]
+    # a dozen calls of the driver are too many for every sample
+    assert len(said) == 1
+    assert (said[0].gpu_sm_clock_mhz, said[0].gpu_memory_clock_mhz) == (1200, 2600)
+    assert throttled_by(samples) == ("software_thermal",)
+    assert throttled_share(samples) == 1.0
+
+
+def test_where_nothing_says_why_clocks_are_low_the_share_is_undefined():
+    assert throttled_share([Sample(t_ns=0, arm="fake")]) is None
+    assert throttled_by([Sample(t_ns=0, arm="fake", gpu_throttle=("gpu_idle",))]) == ()

@@ -5,13 +5,15 @@ import pytest
 from harness.aggregation import summarise
 from harness.drivers.fake import FakePlan
 from harness.loadgen import LoadLimits
+from harness.metrics import summarise_arm
 from harness.results import ArmManifest
 from harness.telemetry import Sample
-from harness.validity import ValidityLimits, arm_reasons
+from harness.validity import ValidityLimits, arm_notes, arm_reasons
 from meswitch.core import Finished
 from workloads.trace import TraceRequest
 
 MS = 1_000_000
+GIB = 1 << 30
 
 
 def every(gap_ms, n):
@@ -133,3 +135,43 @@ def test_what_a_stopped_system_was_never_sent_is_not_called_late(steady):
     unsent = replace(summary, requests=replace(summary.requests, ok=199, unsent=1))
     found = arm_reasons(unsent, records, [], replace(manifest, stopped="EngineError: gone"), scheduled=200)
     assert found[1] == "fake: 1 requests were not sent"
+
+
+def on_a_gpu(steady, samples, **fields):
+    records, _, manifest = steady
+    budget = {"memory_budget_bytes": 40 * GIB, "device": {"kind": "cuda"}}
+    manifest = replace(manifest, config=budget, gpu_before_bytes=GIB, **fields)
+    summary = summarise_arm(records, samples, [manifest])
+    return summary, arm_reasons(summary, records, samples, manifest, scheduled=200)
+
+
+def test_more_device_memory_than_the_budget_is_a_reason_with_the_numbers(steady):
+    # 42 GiB on the device, of which 1 was taken before
+    summary, found = on_a_gpu(steady, sampled(2, gpu_memory_bytes=42 * GIB))
+    assert summary.resources.gpu_used_bytes == 41 * GIB
+    assert found == ["fake: the memory budget was 42949672960 bytes (40.00 GiB), and NVML saw 44023414784 (41.00 GiB)"]
+    assert on_a_gpu(steady, sampled(2, gpu_memory_bytes=41 * GIB))[1] == []
+
+
+def test_memory_of_the_process_counts_where_the_driver_tells_it(steady):
+    summary, found = on_a_gpu(steady, sampled(2, gpu_memory_bytes=70 * GIB, gpu_process_bytes=39 * GIB))
+    assert (summary.resources.gpu_used_bytes, found) == (39 * GIB, [])
+
+
+def test_throttling_is_a_reason_and_a_moment_of_it_a_note(steady):
+    held = sampled(2, gpu_throttle=("gpu_idle", "software_power_cap"))
+    summary, found = on_a_gpu(steady, held)
+    assert summary.resources.gpu_throttled_share == 1.0
+    assert found == ["fake: the GPU's clocks were held back in 100% of the samples by software_power_cap, limit 5%"]
+    moment = [*sampled(2, gpu_throttle=()), *held[:3]]
+    summary, found = on_a_gpu(steady, moment)
+    assert found == []
+    notes = arm_notes(summary, moment, steady[2])
+    assert "fake: the GPU's clocks were held back for a moment by software_power_cap" in notes
+    # nothing to do, and clocks that a user set, hold nothing back
+    assert on_a_gpu(steady, sampled(2, gpu_throttle=("gpu_idle", "application_clocks")))[1] == []
+
+
+def test_plain_pytorch_in_place_of_the_kernels_is_a_reason(steady):
+    _, found = on_a_gpu(steady, sampled(2), stats_after={"is_reference": True})
+    assert found == ["fake: plain PyTorch on the processor served instead of the GPU's kernels: no benchmark"]
