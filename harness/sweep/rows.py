@@ -207,7 +207,7 @@ def _with_memory(row: SweepRow, record: CellRecord, samples: Sequence[Sample]) -
 def _belady(record: CellRecord, seen: Sequence[RequestRecord]) -> float | None:
     """Hit rate of the same requests, had the best victims been chosen from the first touch on."""
     slots = _integer(record.stats_after or {}, "slots")
-    if not slots or not seen:
+    if not slots or not seen or not record.sequence:
         return None
     before = len(record.touched)
     replayed = replay((*record.touched, *record.sequence), BELADY, ReplayConfig(slots=slots))
