@@ -1,0 +1,104 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.cli import run_command
+from harness.prepare import DeltaSize, Prepared
+from harness.sweep.presets import PRESETS, SweepChoices, choose
+from meswitch.config import SyntheticConfig
+
+GB = 10**9
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Mistral-7B's bytes, without the seconds that counting them takes."""
+
+    def prepare(request, *, report):
+        paths = {name: Path("shape") for name in request.experts}
+        size = DeltaSize(
+            whole=1_904_781_312,
+            linears=1_772_388_352,
+            full_model=14_483_996_672,
+            bits_per_weight=2.03,
+            bits_per_weight_whole=2.1,
+            dense=0,
+        )
+        return Prepared(
+            family=request.family,
+            base=Path("shape"),
+            checkpoints=paths,
+            deltas=paths,
+            router=None,
+            domains={},
+            tasks={},
+            model_bytes=14_483_996_672,
+            router_bytes=0,
+            sizes=dict.fromkeys(request.experts, size),
+            codec=request.codec,
+            codec_name="salient",
+            codec_options={},
+            weights_hash="w",
+            vocabulary=32000,
+            has_text=False,
+            synthetic=SyntheticConfig(),
+        )
+
+    monkeypatch.setattr("harness.sweep.plan.prepare", prepare)
+
+
+def test_a_dry_run_prints_cells_and_time_and_writes_nothing(prepared, tmp_path, capsys):
+    out = tmp_path / "sweep"
+    assert run_command(["sweep", "--out", str(out), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    # 6 numbers of experts, 4 arms, 2 popularities
+    assert "48 cells to measure: about" in shown
+    assert "meswitch_e128_lru_zipf-1_n16_76GiB" in shown
+    assert "engine_start_s_cuda = 20" in shown
+    assert not out.exists()
+
+
+def test_what_is_given_takes_the_place_of_the_presets(prepared, tmp_path, capsys):
+    arguments = ["--arms", "meswitch", "--experts", "2", "--rate", "3", "--memory-budget", "24GiB,40GiB"]
+    assert run_command(["sweep", "--out", str(tmp_path / "x"), "--dry-run", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "4 cells to measure" in shown
+    # a rate alone asks for no closed loop
+    assert "meswitch_e002_lru_uniform_r3_24GiB" in shown
+    assert "_n16_" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "huge"], "--preset must be one of full, quick, another, policies, pocket, got 'huge'"),
+        (["--arms", "vllm"], "no arm is called 'vllm'"),
+        (["--policies", "fifo"], "got 'fifo'"),
+        (["--popularity", "normal"], "got 'normal'"),
+        (["--experts", "x"], "--experts must be a list with commas, got 'x'"),
+        (["--memory-budget", "14GiB"], "meswitch needs 15.3 GiB, got 14.0 GiB"),
+        (["--slots", "1", "--pin", "expert-000,expert-001"], "2 are pinned, got 1"),
+        (["--slots", "40"], "meswitch needs 84.4 GiB, got 76.0 GiB"),
+        (["--pin", "expert-999"], "--pin names expert-999, which no cell has"),
+        (["--seconds-per-cell", "nan"], "--seconds-per-cell must be positive"),
+        (["--prompt-tokens", "9999"], "9999 + 64 are more than 2048"),
+        (["--device", "cpu"], "random ones are made on a GPU: give --device cuda"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_numbers_before_anything_starts(prepared, tmp_path, capsys, arguments, message):
+    out = tmp_path / "sweep"
+    assert run_command(["sweep", "--out", str(out), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_presets_are_whole_and_are_sweeps_of_the_numbers_that_are_published():
+    for name in PRESETS:
+        choices = choose(name, SweepChoices())
+        assert None not in {choices.family, choices.experts, choices.arms, choices.budgets, choices.seconds}
+    assert PRESETS["full"].experts == "1,2,4,8,16,24,32,48,64,96,128"
+    assert PRESETS["full"].budgets == "24GiB,40GiB,76GiB"
+    assert choose("quick", replace(SweepChoices(), seconds=9.0)).seconds == 9.0

@@ -1,0 +1,113 @@
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from harness.cli import run_command
+from reports.figures.scaling import draw_hit_rates, draw_scaling
+from reports.figures.theme import ROLES, drawing
+from reports.sweep.answer import caveats, sweep_sentences
+from reports.sweep.build import build_sweep_report
+from reports.sweep.source import read_sweep
+
+Make = Callable[..., Path]
+
+
+def test_the_page_holds_figures_tables_and_data_and_asks_the_network_for_nothing(make_sweep: Make) -> None:
+    page = build_sweep_report(make_sweep(popularities=("uniform", "zipf:1"))).read_text()
+    assert page.count("<svg") == 3
+    assert "mistral-7b: up to 64 experts, 24 cells" in page
+    assert not re.findall(r'(?:src|href)="https?:', page)
+    assert "<script" not in page
+
+
+def test_the_same_directory_gives_the_same_bytes(make_sweep: Make) -> None:
+    path = make_sweep()
+    first = build_sweep_report(path).read_bytes()
+    svg = next((path / "figures").glob("scaling*.svg")).read_bytes()
+    assert build_sweep_report(path).read_bytes() == first
+    assert next((path / "figures").glob("scaling*.svg")).read_bytes() == svg
+
+
+def test_every_cell_is_a_row_of_the_table(make_sweep: Make) -> None:
+    path = make_sweep()
+    build_sweep_report(path)
+    rows = list(csv.DictReader((path / "tables" / "sweep.csv").read_text().splitlines()))
+    assert len(rows) == 12
+    lost = [row for row in rows if row["outcome"] == "does-not-fit"]
+    assert [(row["arm"], row["experts"]) for row in lost] == [("all-resident", "16"), ("all-resident", "64")]
+
+
+def test_the_answer_compares_with_the_best_swap_and_says_what_does_not_fit(make_sweep: Make) -> None:
+    source = read_sweep(make_sweep())
+    sentences = sweep_sentences(source)
+    # 15 tokens in 100 ms against 15 in 700 ms: seven times as many. Ours misses half of 64 on 16 slots
+    assert sentences[0].startswith("uniform, 16 in flight, lru, 76 GiB: with 64 experts, output tokens/s against")
+    assert "full-swap-host: 7" in sentences[0]
+    assert sentences[0].endswith("× more, intervals apart")
+    assert sentences[1] == "all-resident does not hold 16 experts within 76.0 GiB"
+
+
+def test_shapes_and_shared_memory_are_said_before_any_figure(make_sweep: Make) -> None:
+    found = caveats(read_sweep(make_sweep()))
+    assert found[0] == "mistral-7b: shapes only; random weights"
+    # 64 experts, 32 places
+    assert found[1].startswith("up to 32 experts share their place in host memory")
+
+
+def drawn(make_sweep: Make) -> Figure:
+    source = read_sweep(make_sweep())
+    with drawing():
+        figure = draw_scaling(next(iter(source.slices)).rows, treatment=source.treatment)
+    assert figure is not None
+    return figure
+
+
+def test_ours_is_solid_and_coloured_and_every_baseline_dashed_and_grey(make_sweep: Make) -> None:
+    legend = drawn(make_sweep).legends[0]
+    styles = {line.get_label(): (line.get_linestyle(), line.get_color()) for line in legend.get_lines()}
+    assert styles["meswitch"] == ("-", ROLES["treatment"][0])
+    greys = {ROLES["baseline"][0], ROLES["baseline-2"][0]}
+    for arm in ("full-swap-host", "all-resident"):
+        style, colour = styles[arm]
+        assert style != "-"
+        assert colour in greys
+    assert "all-resident: does not fit" in styles
+
+
+def test_cells_that_memory_does_not_hold_are_crosses_in_every_panel(make_sweep: Make) -> None:
+    for ax in drawn(make_sweep).axes:
+        crosses = [line for line in ax.get_lines() if line.get_marker() == "x"]
+        assert [list(line.get_xdata()) for line in crosses] == [[16, 64]]
+
+
+def test_the_memory_panel_shows_the_budget(make_sweep: Make) -> None:
+    ax = drawn(make_sweep).axes[3]
+    assert any(list(line.get_ydata()) == [76.0, 76.0] for line in ax.get_lines())
+    assert ax.get_ylim()[1] > 76
+
+
+def test_without_one_measured_cell_there_is_nothing_to_draw() -> None:
+    assert draw_scaling([], treatment="meswitch") is None
+    assert draw_hit_rates([]) is None
+
+
+def test_report_rebuilds_a_sweep_from_its_raw_records(make_sweep: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_sweep()
+    assert run_command(["report", str(path)]) == 0
+    assert "report.html" in capsys.readouterr().out
+    first = (path / "sweep.json").read_bytes()
+    (path / "sweep.json").unlink()
+    assert run_command(["report", str(path)]) == 0
+    assert (path / "sweep.json").read_bytes() == first
+    assert (path / "fit.json").exists()
+
+
+def test_a_damaged_cell_is_named(make_sweep: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_sweep()
+    next((path / "cells").glob("*.requests.jsonl.gz")).write_bytes(b"x")
+    assert run_command(["report", str(path)]) == 1
+    assert "requests.jsonl.gz: cannot be read" in capsys.readouterr().err
