@@ -5,6 +5,7 @@ are, and `check_available` raises before anything is launched.
 """
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ try:
     import triton.language as tl
     from triton.tools.tensor_descriptor import TensorDescriptor
 except ImportError:  # pragma: no cover - depends on the installation
-    triton = None
-    tl = None
-    TensorDescriptor = None
+    triton = TensorDescriptor = None
+    # what annotations of kernels name
+    tl = SimpleNamespace(constexpr=None)
 
 __all__ = [
     "TensorDescriptor",

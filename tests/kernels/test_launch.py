@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -22,3 +25,22 @@ def test_off_the_gpu_a_kernel_says_where_it_runs(monkeypatch):
 def test_errors_are_runtime_errors_of_one_tree():
     assert issubclass(KernelUnavailableError, KernelError)
     assert issubclass(KernelError, RuntimeError)
+
+
+def test_without_triton_everything_imports_and_calls_say_what_is_missing():
+    script = """
+import sys
+sys.modules["triton"] = None
+import pkgutil, importlib, torch, meswitch_kernels
+for module in pkgutil.iter_modules(meswitch_kernels.__path__):
+    importlib.import_module("meswitch_kernels." + module.name)
+from meswitch_kernels.errors import KernelUnavailableError
+from meswitch_kernels.merge import merge_weight
+try:
+    merge_weight(torch.zeros(1, 1), None, 0)
+except KernelUnavailableError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Triton is not installed: install meswitch[gpu]")
