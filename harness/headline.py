@@ -21,7 +21,20 @@ from harness.summary import (
 from harness.units import format_bytes, format_plural, format_seconds, format_share
 from harness.weights import Facts, serving_parts, whole_models_bytes
 
-__all__ = ["accuracy_claim", "build_headline", "headline_sentences", "latency_claim", "switch_claim", "usual_switch"]
+__all__ = [
+    "SHAPES_ONLY",
+    "accuracy_claim",
+    "build_headline",
+    "family_name",
+    "has_answers",
+    "headline_sentences",
+    "latency_claim",
+    "switch_claim",
+    "usual_switch",
+]
+
+SHAPES_ONLY = "shapes only"
+"""The kind of a family whose weights are random: it has bytes and speed, and no answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +55,23 @@ def build_headline(arms: Mapping[str, ArmSummary], family: Facts, comparison: Co
     arm, baseline = arms[first], arms[second] if second else None
     claims = {} if baseline is None else _claims(arm, baseline, comparison)
     memory = _all_experts(arm, family)
-    rows = (memory, *(_row(figure, arm, baseline, claims.get(figure.metric)) for figure in _FIGURES))
+    figures = [figure for figure in _FIGURES if has_answers(family) or figure.metric not in _OF_ANSWERS]
+    rows = (memory, *(_row(figure, arm, baseline, claims.get(figure.metric)) for figure in figures))
+    if not has_answers(family):
+        claims.pop("accuracy", None)
     sentences = (_memory(memory, family), *(_alone(arm) if baseline is None else _compared(claims)))
     return Headline(arm=first, baseline=second, sentences=tuple(s for s in sentences if s), rows=rows)
+
+
+def has_answers(family: Facts) -> bool:
+    """Whether answers of the family mean anything."""
+    return family.get("kind") != SHAPES_ONLY
+
+
+def family_name(family: Facts) -> str:
+    """The family's name, and that it is shapes only if it is."""
+    name = str(family.get("name") or "unnamed family")
+    return name if has_answers(family) else f"{name} ({SHAPES_ONLY})"
 
 
 def headline_sentences(summary: Summary) -> tuple[str, ...]:
@@ -138,7 +165,7 @@ def _compared(claims: Mapping[str, Claim]) -> tuple[str, ...]:
     return (
         _said(claims["ttft_p50_s"], "first token", ("sooner", "later"), "time to first token"),
         _said(claims["switch_p50_s"], "a switch", ("faster", "slower"), "switch times"),
-        _said(claims["accuracy"], "right answers", ("more", "fewer"), "right answers"),
+        _said(claims["accuracy"], "right answers", ("more", "fewer"), "right answers") if "accuracy" in claims else "",
     )
 
 
@@ -173,6 +200,8 @@ def _median(values: Quantiles) -> float | None:
 def _value(estimate: Estimate | None) -> float | None:
     return estimate.value if estimate else None
 
+
+_OF_ANSWERS = frozenset({"accuracy", "correct_goodput_per_s"})
 
 _FIGURES = (
     _Figure("weight_bytes", "weights in memory", "bytes", "lower", _weight_total),

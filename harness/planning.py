@@ -12,6 +12,7 @@ from harness.arms import Arm, check_arms, parse_arms, read_files
 from harness.drivers.local import LocalDriver
 from harness.engines import EngineOptions, check_budget, default_budget, engine_config, make_options
 from harness.errors import UsageError
+from harness.headline import SHAPES_ONLY
 from harness.loadgen import LoadLimits
 from harness.prepare import Prepared, PrepareRequest, prepare
 from harness.provenance import collect_provenance, python_command
@@ -40,7 +41,6 @@ __all__ = [
 ]
 
 DEFAULT_CODEC = "salient:bits=2,channels=8,step=unbiased"
-SHAPES_ONLY = "shapes only"
 TRAINED_NOTE = "real weights; answers are checked by exact verifiers"
 SHAPES_NOTE = "random weights of the right shapes and bytes: memory and speed, and nothing about answers"
 DEFAULT_ARMS = {"cpu": "meswitch,full-swap-disk", "cuda": "meswitch,full-swap-host"}

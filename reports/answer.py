@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from harness.claims import Claim, claim_exact
-from harness.headline import accuracy_claim, latency_claim, switch_claim, usual_switch
+from harness.headline import accuracy_claim, has_answers, latency_claim, switch_claim, usual_switch
 from harness.summary import ArmSummary, Comparison, Estimate, Quantiles
 from harness.units import (
     format_bytes,
@@ -66,17 +66,18 @@ class Card:
 
 
 def answer_cards(source: RunSource) -> tuple[Card, ...]:
-    """Memory, time to first token, switch cost, right answers; empty if no arm ran."""
+    """Memory, time to first token, switch cost, and right answers where there are any; empty if no arm ran."""
     arm = source.arm(source.treatment)
     if arm is None:
         return ()
     baseline = source.arm(source.baseline)
-    return (
+    cards = (
         _memory_card(source, arm, baseline),
         _ttft_card(source, arm, baseline),
         _switch_card(source, arm, baseline),
-        _correct_card(source, arm, baseline),
     )
+    # random weights have no right answers, and no card that says so with a dash
+    return (*cards, _correct_card(source, arm, baseline)) if has_answers(source.summary.family) else cards
 
 
 def _memory_card(source: RunSource, arm: ArmSummary, baseline: ArmSummary | None) -> Card:

@@ -1,6 +1,6 @@
 """The answer in one sentence: what may be claimed, in the order a reader asks, and nothing more."""
 
-from harness.headline import headline_sentences
+from harness.headline import family_name, headline_sentences
 from harness.units import format_plural
 from reports.source import RunSource
 
@@ -9,7 +9,7 @@ __all__ = ["caveat", "headline", "subject"]
 
 def subject(source: RunSource) -> str:
     """What was measured: family, experts and arms."""
-    name = source.summary.family.get("name") or "unnamed family"
+    name = family_name(source.summary.family)
     experts = f"{name}: {format_plural(source.expert_count, 'expert')}"
     if source.treatment is None:
         return f"{experts}, no arm ran"

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 
 import jinja2
 
+from harness.headline import has_answers
 from harness.units import format_bytes
 from reports.answer import answer_cards
 from reports.catalogue import DrawnFigure
 from reports.definitions import DEFINITIONS
 from reports.figures.svg import css_variables
 from reports.headline import caveat, headline, subject
-from reports.rows import client_rows, expert_rows, metric_rows, provenance_rows
+from reports.rows import client_rows, expert_headings, expert_rows, metric_rows, provenance_rows
 from reports.source import RunSource
 from reports.tables import wrong_answers
 from reports.verdict import run_verdict
@@ -72,6 +73,8 @@ def render_page(source: RunSource, figures: Sequence[DrawnFigure], downloads: Se
         figures=_by_section(figures),
         metrics=metric_rows(source),
         experts=expert_rows(source),
+        expert_headings=expert_headings(source),
+        answers=has_answers(source.summary.family),
         client=client_rows(source),
         provenance=list(provenance_rows(source)),
         configuration=_configuration(source),

@@ -6,18 +6,29 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
+from harness.headline import has_answers
 from harness.summary import ArmSummary, Estimate, ExpertSummary, Quantiles
 from harness.units import (
     format_bytes,
     format_count,
     format_interval,
+    format_number,
     format_rate,
     format_seconds,
     format_share,
 )
 from reports.source import RunSource
 
-__all__ = ["Cell", "ExpertRow", "MetricRow", "client_rows", "expert_rows", "metric_rows", "provenance_rows"]
+__all__ = [
+    "Cell",
+    "ExpertRow",
+    "MetricRow",
+    "client_rows",
+    "expert_headings",
+    "expert_rows",
+    "metric_rows",
+    "provenance_rows",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,7 @@ class MetricRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertRow:
-    """One expert: for each arm, requests, accuracy, router accuracy, TTFT p50 and switches."""
+    """One expert: for each arm, a cell for each of `expert_headings`."""
 
     expert: str
     cells: tuple[tuple[Cell, ...], ...]
@@ -56,10 +67,8 @@ def metric_rows(source: RunSource) -> list[MetricRow]:
     rows = [
         _row(source, "requests scheduled", lambda arm: Cell(format_count(arm.requests.scheduled))),
         _row(source, "… ok, failed, timed out, unsent, cancelled", lambda arm: Cell(_outcomes(arm))),
-        _estimates(source, "right answers", "accuracy", "share"),
-        _estimates(source, "router right", "router_accuracy", "share"),
+        *_answer_rows(source),
         _estimates(source, "within the SLO", "slo_attainment", "share"),
-        _estimates(source, "correct goodput", "correct_goodput_per_s", "number"),
         _estimates(source, "goodput", "goodput_per_s", "number"),
         _estimates(source, "output tokens", "output_tokens_per_s", "number"),
         _estimates(source, "found resident at admission", "hit_rate", "share"),
@@ -69,6 +78,17 @@ def metric_rows(source: RunSource) -> list[MetricRow]:
     for place in sorted({place for arm in source.summary.arms.values() for place in arm.switch_s}):
         rows += _percentile_rows(source, f"switch from {place}", partial(_switch_times, place))
     return [*rows, *_byte_rows(source)]
+
+
+def _answer_rows(source: RunSource) -> list[MetricRow]:
+    """What random weights have none of."""
+    if not has_answers(source.summary.family):
+        return []
+    return [
+        _estimates(source, "right answers", "accuracy", "share"),
+        _estimates(source, "router right", "router_accuracy", "share"),
+        _estimates(source, "correct goodput", "correct_goodput_per_s", "number"),
+    ]
 
 
 def _byte_rows(source: RunSource) -> list[MetricRow]:
@@ -81,10 +101,31 @@ def _byte_rows(source: RunSource) -> list[MetricRow]:
         rows.append(_row(source, f"weights: {part.replace('_', ' ')}", partial(_weights, part)))
     return [
         *rows,
+        *_gpu_rows(source),
         _row(source, "memory budget of the weights", lambda arm: Cell(format_bytes(arm.budget_bytes))),
         _row(source, "keys and values", lambda arm: Cell(format_bytes(arm.kv_bytes))),
         _row(source, "engine process, highest resident set", lambda arm: Cell(format_bytes(arm.process_bytes))),
     ]
+
+
+def _gpu_rows(source: RunSource) -> list[MetricRow]:
+    """What NVML said, where there is a GPU."""
+    if not any(arm.resources.gpu_memory_bytes is not None for arm in source.summary.arms.values()):
+        return []
+    return [
+        _row(source, "GPU memory of the engine, by NVML", lambda a: Cell(format_bytes(a.resources.gpu_used_bytes))),
+        _row(source, "GPU memory of the device, by NVML", lambda a: Cell(format_bytes(a.resources.gpu_memory_bytes))),
+        _row(source, "GPU busy", lambda a: Cell(format_share(a.resources.gpu_utilisation))),
+        _row(source, "GPU power, W", lambda a: Cell(format_number(a.resources.gpu_power_w))),
+        _row(source, "GPU energy, J", lambda a: Cell(format_number(a.resources.gpu_energy_j))),
+        _row(source, "GPU clocks, lowest, MHz", lambda a: Cell(_clocks(a))),
+        _row(source, "GPU clocks held back", lambda a: Cell(format_share(a.resources.gpu_throttled_share))),
+    ]
+
+
+def _clocks(arm: ArmSummary) -> str:
+    core, memory = arm.resources.gpu_sm_clock_mhz, arm.resources.gpu_memory_clock_mhz
+    return f"{format_count(core)} / {format_count(memory)}"
 
 
 def _switch_times(place: str, arm: ArmSummary) -> Quantiles | None:
@@ -108,13 +149,20 @@ def client_rows(source: RunSource) -> list[MetricRow]:
     ]
 
 
+def expert_headings(source: RunSource) -> tuple[str, ...]:
+    """What is said of an expert in each arm; nothing of answers where those mean nothing."""
+    answers = ("right", "router right") if has_answers(source.summary.family) else ()
+    return ("requests", *answers, "TTFT p50", "switches")
+
+
 def expert_rows(source: RunSource) -> list[ExpertRow]:
     """One row an expert that was asked for; an arm that never met it has dashes."""
+    headings = expert_headings(source)
     names = sorted({name for arm in source.summary.arms.values() for name in arm.by_expert})
     return [
         ExpertRow(
             expert=name,
-            cells=tuple(_expert_cells(source.summary.arms[arm].by_expert.get(name)) for arm in source.arms),
+            cells=tuple(_expert_cells(source.summary.arms[arm].by_expert.get(name), headings) for arm in source.arms),
         )
         for name in names
     ]
@@ -167,16 +215,17 @@ def _cell(estimate: Estimate | None, kind: str) -> Cell:
     return Cell(_FORMATS[kind](value), format_interval(estimate, kind))
 
 
-def _expert_cells(part: ExpertSummary | None) -> tuple[Cell, ...]:
+def _expert_cells(part: ExpertSummary | None, headings: tuple[str, ...]) -> tuple[Cell, ...]:
     if part is None:
-        return tuple(Cell(format_count(None)) for _ in range(5))
-    return (
-        Cell(format_count(part.requests)),
-        _cell(part.accuracy, "share"),
-        _cell(part.router_accuracy, "share"),
-        _cell(part.ttft_s.p50, "seconds"),
-        Cell(format_count(part.switches)),
-    )
+        return tuple(Cell(format_count(None)) for _ in headings)
+    cells = {
+        "requests": Cell(format_count(part.requests)),
+        "right": _cell(part.accuracy, "share"),
+        "router right": _cell(part.router_accuracy, "share"),
+        "TTFT p50": _cell(part.ttft_s.p50, "seconds"),
+        "switches": Cell(format_count(part.switches)),
+    }
+    return tuple(cells[heading] for heading in headings)
 
 
 def _outcomes(arm: ArmSummary) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.headline import headline_sentences
+from harness.headline import family_name, headline_sentences
 from harness.summary import ArmSummary, Estimate, HeadlineRow, Quantiles, Summary
 from harness.units import format_bytes
 
@@ -33,7 +33,7 @@ def print_summary(summary: Summary, run_dir: Path, report: Path | None, console:
 def _title(summary: Summary) -> str:
     trace, family = summary.trace, summary.family
     return (
-        f"{trace.get('name')} · family {family.get('name')} · {family.get('experts')} experts · "
+        f"{trace.get('name')} · family {family_name(family)} · {family.get('experts')} experts · "
         f"{trace.get('requests')} requests in {float(trace.get('duration_s') or 0):.1f} s"
     )
 

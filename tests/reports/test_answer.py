@@ -9,7 +9,9 @@ import pytest
 from harness.records import RequestRecord
 from harness.weights import whole_models_bytes
 from reports.answer import Card, answer_cards
+from reports.build import build_report
 from reports.headline import caveat, headline, subject
+from reports.rows import expert_headings, metric_rows
 from reports.source import RunSource, read_run
 
 MIB = 1024**2
@@ -110,3 +112,18 @@ def test_run_without_switches_says_none(make_run: Callable[..., Path], both_arms
     switch = card(read_run(make_run("still", records)), "switch")
     assert switch.figure == "none"
     assert switch.groups[0].claim.text == "no comparison: an arm did not switch"
+
+
+def test_a_family_of_shapes_is_named_so_and_has_no_column_of_answers(
+    make_run: Callable[..., Path], both_arms: Sequence[RequestRecord]
+) -> None:
+    path = make_run("shapes", both_arms, kind="shapes only", note="random weights")
+    source = read_run(path)
+    assert subject(source).startswith("pocket (shapes only): 8 experts served by meswitch")
+    assert [card.key for card in answer_cards(source)] == ["memory", "ttft", "switch"]
+    assert "right answers" not in "; ".join(source.summary.headline.sentences)
+    assert "accuracy" not in {row.metric for row in source.summary.headline.rows}
+    labels = {row.label for row in metric_rows(source)}
+    assert not labels & {"right answers", "router right", "correct goodput"}
+    assert expert_headings(source) == ("requests", "TTFT p50", "switches")
+    assert "Wrong answers" not in build_report(path).read_text()
