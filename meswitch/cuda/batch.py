@@ -166,7 +166,7 @@ class CudaBatch:
     def _first_token(self, row: CudaRow, h: torch.Tensor) -> int:
         # the newest token is the prompt's last one: that is where the chosen one comes from
         self._first.load([replace(row.state(), token=row.prompt[-1], position=row.position - 1)])
-        self._runner_of(row.weights.weights).decoder.first_token(h, self._first, wait=row.weights.wait)
+        self._runner_of(row.weights.weights).decoder.first_token(h, self._first.tensors, wait=row.weights.wait)
         (token,) = self._first.read(1)
         return token
 

@@ -19,7 +19,7 @@ from meswitch.cuda.kv_cache import KvCache
 from meswitch.cuda.linear import DeltaColumns, StepGroups, SwitchLinear
 from meswitch.cuda.slot_layout import MatrixPart, VectorPart
 from meswitch.cuda.slots import SlotArena
-from meswitch.cuda.step_state import StepState
+from meswitch.cuda.step_state import StepState, StepTensors
 from meswitch.cuda.whole_layout import LayerWeights, WholeWeights
 from meswitch_kernels.activation import gated_activation
 from meswitch_kernels.attention import decode_attention
@@ -99,7 +99,7 @@ class Decoder:
         self._bits = slots.layout.linear_code.bits if slots is not None else None
         self._head_bits = slots.layout.head_part.code.bits if slots is not None else None
 
-    def step(self, state: StepState, *, width: int | None) -> None:
+    def step(self, state: StepTensors, *, width: int | None) -> None:
         """Choose the next token of each row of `state`, and advance them. Never waits for the device.
 
         Args:
@@ -179,9 +179,9 @@ class Decoder:
         for size in (*sizes, chunk_tokens):
             tokens = torch.zeros(size, dtype=torch.int64, device=self._weights.memory.device)
             h = self.prefill(tokens, start=0, cache_row=0, slot=slot, wait=lambda _: None)
-            self.first_token(h, state, wait=lambda _: None)
+            self.first_token(h, state.tensors, wait=lambda _: None)
 
-    def first_token(self, h: torch.Tensor, state: StepState, *, wait: Callable[[int], None]) -> None:
+    def first_token(self, h: torch.Tensor, state: StepTensors, *, wait: Callable[[int], None]) -> None:
         """Choose the token after the last row of `h` `[T, K]` into `state.chosen`; `state` is of that one row."""
         wait(self._shape.layers + 1)
         slots = state.slots if self._slots is not None else None
@@ -190,7 +190,7 @@ class Decoder:
         x = rms_norm(h[-1:], self._final_norm, slots, eps=self._shape.eps, bits=bits)
         self._choose(self._head.decode(x, groups), state)
 
-    def _groups(self, state: StepState, width: int) -> StepGroups:
+    def _groups(self, state: StepTensors, width: int) -> StepGroups:
         has_planes = self._slots is not None and bool(self._slots.layout.refinements)
         refined = group_rows(state.refined, width=width) if has_planes else None
         return StepGroups(group_rows(state.slots, width=width), refined)
@@ -240,7 +240,7 @@ class Decoder:
         )
         return out[0].transpose(0, 1).reshape(T, -1)
 
-    def _choose(self, logits: torch.Tensor, state: StepState) -> None:
+    def _choose(self, logits: torch.Tensor, state: StepTensors) -> None:
         state.chosen.copy_(
             choose_tokens(
                 logits,

@@ -65,10 +65,11 @@ class SwitchLinear:
             return F.linear(x, self.weight)
         if refined and self._refinements:
             return F.linear(x, self._merged(slot))
-        if len(self._deltas) == 1:
-            return fused_matmul(x, self.weight, self._deltas[0].arena, slot)
-        parts = [fused_matmul(x, self.weight[part.start : part.stop], part.arena, slot) for part in self._deltas]
-        return torch.cat(parts, dim=1)
+        y = torch.empty(x.shape[0], self.weight.shape[0], dtype=x.dtype, device=x.device)
+        for part in self._deltas:
+            columns = slice(part.start, part.stop)
+            fused_matmul(x, self.weight[columns], part.arena, slot, out=y[:, columns])
+        return y
 
     def _merged(self, slot: int) -> torch.Tensor:
         """`W + D̂` of both planes, `[N, K]`."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from meswitch.cuda.decoder import MIN_WIDTH, Decoder
-from meswitch.cuda.step_state import RowState, StepState
+from meswitch.cuda.step_state import RowState, StepState, StepTensors
 
 __all__ = ["StepRunner", "buckets", "step_width"]
 
@@ -52,7 +52,7 @@ class StepRunner:
         self._decoder = decoder
         self._buckets = buckets(max_rows)
         self._state = StepState(max_rows, device=device)
-        self._parts = {rows: self._state.first(rows) for rows in self._buckets}
+        self._parts = {rows: self._state.tensors.first(rows) for rows in self._buckets}
         self._use_graphs = use_graphs
         self._graphs: dict[_Key, Any] = {}
         self._pool: Any = None
@@ -103,7 +103,7 @@ class StepRunner:
 
     def _capture(self, key: _Key) -> None:
         state = self._parts[key.rows]
-        held = [tensor.clone() for tensor in state.tensors()]
+        held = [tensor.clone() for tensor in state.changing()]
         # the first launch compiles, which a capture must not
         self._step(key)
         torch.cuda.synchronize()
@@ -115,6 +115,6 @@ class StepRunner:
         self._graphs[key] = graph
 
 
-def _restore(state: StepState, held: Sequence[torch.Tensor]) -> None:
-    for tensor, value in zip(state.tensors(), held, strict=True):
+def _restore(state: StepTensors, held: Sequence[torch.Tensor]) -> None:
+    for tensor, value in zip(state.changing(), held, strict=True):
         tensor.copy_(value)

@@ -39,7 +39,7 @@ def prefill(model: TinyModel, prompt, *, cache_row, slot, chunks, refined=True):
     state.load(
         [row(model, token=prompt[-1], position=len(prompt) - 1, cache_row=cache_row, slot=slot, refined=refined)]
     )
-    model.decoder.first_token(h, state, wait=waited.append)
+    model.decoder.first_token(h, state.tensors, wait=waited.append)
     assert waited[: len(model.weights.layers) + 1] == list(range(len(model.weights.layers) + 1))
     return state.read(1)[0]
 
@@ -60,7 +60,7 @@ def test_rows_of_different_experts_answer_as_each_expert_alone(kind, layers):
     state.load(rows)
     found = [[r.token] for r in rows]
     for _ in range(2):
-        model.decoder.step(state, width=2)
+        model.decoder.step(state.tensors, width=2)
         for tokens, token in zip(found, state.read(3), strict=True):
             tokens.append(token)
     wanted = [answer(model.models[slot], prompt, 3) for prompt, slot in zip(prompts, slots, strict=True)]
@@ -84,7 +84,7 @@ def test_a_batch_of_the_base_alone_needs_no_deltas():
     token = prefill(model, [5, 9, 33, 2], cache_row=0, slot=-1, chunks=[4])
     state = StepState(1, device=CPU)
     state.load([row(model, token=token, position=4, cache_row=0, slot=-1)])
-    model.decoder.step(state, width=None)
+    model.decoder.step(state.tensors, width=None)
     assert [token, *state.read(1)] == answer(model.models[-1], [5, 9, 33, 2], 2)
 
 
@@ -99,6 +99,6 @@ def test_a_first_bit_plane_serves_alone_and_the_second_refines_it(planes):
         rows.append(row(model, token=token, position=len(prompt), cache_row=cache_row, slot=slot, refined=refined))
     state = StepState(2, device=CPU)
     state.load(rows)
-    model.decoder.step(state, width=2)
+    model.decoder.step(state.tensors, width=2)
     found = [[r.token, token] for r, token in zip(rows, state.read(2), strict=True)]
     assert found == [answer(model.models[slot], prompt, 2) for prompt, slot in zip(prompts, slots, strict=True)]
