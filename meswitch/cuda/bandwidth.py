@@ -1,6 +1,7 @@
 """How fast this machine copies from pinned host memory to its GPU: what every switch is measured against."""
 
 import statistics
+from typing import Any
 
 import torch
 
@@ -20,12 +21,16 @@ def measure_host_to_device(index: int = 0, *, repeats: int = 7, nbytes: int = CO
     device = torch.device("cuda", index)
     source = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=True)
     target = torch.empty(nbytes, dtype=torch.uint8, device=device)
-    rates = []
+    rates: list[float] = []
     for _ in range(repeats + 1):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = _event(), _event()
         start.record()
         target.copy_(source, non_blocking=True)
         end.record()
         end.synchronize()
         rates.append(nbytes / (start.elapsed_time(end) / 1e3))
     return statistics.median(rates[1:])
+
+
+def _event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
