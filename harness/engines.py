@@ -41,6 +41,7 @@ class EngineOptions:
         max_rows, max_context_tokens: of the batch; their product is the room for keys and values.
         host_budget_bytes: of pinned host memory; `None` for what all experts take.
         threads: of torch.
+        allow_reference: serve what no kernel covers by plain PyTorch; no result of it is a benchmark.
     """
 
     router: RouterMode = "tag"
@@ -53,6 +54,7 @@ class EngineOptions:
     max_context_tokens: int = 512
     host_budget_bytes: int | None = None
     threads: int = 1
+    allow_reference: bool = False
 
     def __post_init__(self) -> None:
         # of the engine's own configurations: what they refuse is refused before anything is made
@@ -182,6 +184,7 @@ def _device(arm: Arm, options: EngineOptions, *, experts: int, is_synthetic: boo
         slots=min(options.slots, experts) if arm.weights == "delta" and options.slots else None,
         model_buffers=experts if arm.every else arm.buffers,
         model_source=arm.source,
+        allow_reference=options.allow_reference,
     )
 
 

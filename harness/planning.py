@@ -60,6 +60,7 @@ class RunOptions:
         device, dtype, policy, slots, kv_tokens, max_rows, max_context: as in `harness.engines`.
         pin: names with commas.
         host_budget: a size.
+        allow_reference: serve what no kernel covers by plain PyTorch: the run is invalid then.
         repeats: times that each arm runs, in the order A B B A …
     """
 
@@ -85,6 +86,7 @@ class RunOptions:
     max_context: int | None = None
     host_budget: str | None = None
     repeats: int = 1
+    allow_reference: bool = False
 
 
 def plan_run(options: RunOptions, *, gpu: GpuMonitor, report: Callable[[str], None] = lambda _: None) -> RunPlan:
@@ -148,6 +150,7 @@ def _engine_options(options: RunOptions) -> EngineOptions:
         slots=options.slots,
         host_budget_bytes=parse_bytes(options.host_budget) if options.host_budget else None,
         threads=options.threads,
+        allow_reference=options.allow_reference,
     )
 
 

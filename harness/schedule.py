@@ -124,7 +124,8 @@ def _generation_request(
         known = ", ".join(sorted(experts))
         raise UsageError(f"request {item.id}: the family has no expert {item.expert!r}; it has {known}")
     if router == "tag" and item.expert is None:
-        raise UsageError(f"request {item.id}: names no expert, which --router tag needs; use --router llm")
+        how = "use --router llm" if length is None else "give it one with harness trace import --assign-experts"
+        raise UsageError(f"request {item.id}: names no expert, which --router tag needs; {how}")
     expert = AUTO if router == "llm" else item.expert or BASE
     sampling = _sampling(item, seed + index)
     if tokens is None or length is None:

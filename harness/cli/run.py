@@ -71,6 +71,9 @@ def run(
     max_context: engine_flags.MaxContext = DEFAULTS.max_context,
     host_budget: engine_flags.HostBudget = DEFAULTS.host_budget,
     repeats: Annotated[int, typer.Option(help="Times that each arm runs, in the order A B B A.")] = DEFAULTS.repeats,
+    allow_reference: Annotated[
+        bool, typer.Option("--allow-reference", help="Serve by plain PyTorch what no kernel covers; never a benchmark.")
+    ] = DEFAULTS.allow_reference,
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     require_slo: Annotated[
         float | None, typer.Option(help="Exit with 3 unless this share of requests met their SLO in the first arm.")
@@ -104,6 +107,7 @@ def run(
         max_context=max_context,
         host_budget=host_budget,
         repeats=repeats,
+        allow_reference=allow_reference,
     )
     check_runs_dir(runs_dir)
     console = Console(stderr=True)

@@ -116,6 +116,11 @@ def test_a_text_stays_a_text_unless_the_model_has_no_tokenizer(schedule_of):
     assert (item.request.prompt, item.answer, item.verifier) == (None, None, None)
 
 
+def test_a_length_without_an_expert_is_told_where_experts_come_from(schedule_of):
+    with pytest.raises(UsageError, match="names no expert, which --router tag needs; give it one with harness trace"):
+        schedule_of(request("x", 0, prompt=None, input_length=5, expert=None), tokens=TOKENS)
+
+
 def test_a_drawn_prompt_says_nothing_to_a_router(schedule_of):
     with pytest.raises(UsageError, match="request x: its prompt is drawn and says nothing to a router"):
         schedule_of(request("x", 0, prompt=None, input_length=5), router="llm", tokens=TOKENS)
