@@ -16,7 +16,8 @@ from rich.table import Table
 from harness.errors import UsageError
 from harness.evaluation_log import Evaluation, add_evaluation
 from harness.fidelity.arms import arms_of
-from harness.fidelity.rebuild import FidelityReport, label_of, rebuild_fidelity
+from harness.fidelity.means import label_of
+from harness.fidelity.rebuild import FidelityReport, rebuild_fidelity
 from harness.provenance import collect_provenance, python_command
 from harness.results import to_json_object, write_atomic
 from harness.telemetry import open_gpu
@@ -55,6 +56,8 @@ def fidelity(request: FidelityRequest) -> int:
     """The exit code, after scoring what is missing and writing tables and figure from all records."""
     started = time.monotonic()
     done = request.rebuild or evaluate(request, started)
+    if not done and not any((request.output / "records").glob("*.jsonl*")):
+        raise UsageError(f"nothing was scored within {request.time_limit_s:g} s; call again, or give more time")
     report = rebuild_fidelity(request.output)
     publish(report, request.output)
     if request.as_json:
@@ -76,11 +79,15 @@ def publish(report: FidelityReport, output: Path) -> None:
     from reports.figures.theme import drawing
 
     write_atomic(output / "tables.md", markdown(report).encode())
-    shown = report.means or report.by_likelihood
+    figures = {
+        "rate-distortion": (report.means or report.by_likelihood, "all seeds"),
+        "rate-distortion-first-seed": (report.first_seed, "first seed, all arms"),
+    }
     with drawing():
-        figure = draw_rate_distortion(figure_table(shown), title=f"{report.family}, all codecs at gain 1")
-        if figure is not None:
-            save(figure, output / "rate-distortion")
+        for name, (means, words) in figures.items():
+            figure = draw_rate_distortion(figure_table(means), title=f"{report.family}, codecs at gain 1, {words}")
+            if figure is not None:
+                save(figure, output / name)
 
 
 def evaluate(request: FidelityRequest, started: float) -> bool:

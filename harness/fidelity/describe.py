@@ -22,6 +22,8 @@ __all__ = ["HeavyWork", "Moments", "collect_moments", "describe", "is_heavy", "s
 
 Described = Mapping[str, torch.Tensor]
 SIXTEEN_BITS = 2
+MATRICES_A_TURN = 8
+"""How many a process takes before it looks whether it is still wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,8 @@ class HeavyWork:
         # the widest first, so that none is left over at the end
         order = sorted(subject.linears, key=lambda name: -subject.base[name].shape[1])
         for spec in specs:
-            parts = [{name: places[name] for name in order[i :: self.processes]} for i in range(self.processes)]
+            count = max(self.processes, -(-len(order) // MATRICES_A_TURN))
+            parts = [{name: places[name] for name in order[i::count]} for i in range(count)]
             self.jobs[label, spec] = [self.pool.submit(_work, spec, part, self.folder) for part in parts if part]
 
     def is_done(self, label: str, spec: str) -> bool:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from harness.fidelity.rebuild import ArmMean, Comparison, FidelityReport, TaskEnds, label_of
+from harness.fidelity.means import REFERENCE, ArmMean, Budget, Comparison, label_of
+from harness.fidelity.rebuild import FidelityReport, TaskEnds
 from harness.summary import Estimate
 from meswitch.codecs import short_spec
 
@@ -17,11 +18,14 @@ def markdown(report: FidelityReport) -> str:
         f"# {report.family}: how near compressed experts stay to the experts",
         "Made by `harness quality` from `records/`; `--rebuild` makes it again. KL (nats of a token) and agreement are "
         "against the expert itself, over the answers to test items of its own task. "
-        f"Intervals: {report.methods['interval']}.",
+        f"Intervals: {report.methods['interval']}. A is `{REFERENCE}`, B the same, gain-matched. MB are of the whole "
+        "expert, with everything that is not linear in 16 bits. Bold: on the front of bits and KL.",
         "## Experts",
         ends_table(report.tasks),
-        *section("Arms, mean of the scored tasks", report.means, report.comparisons),
-        *section("Arms of the first seed only", report.partial),
+        *section("Arms, mean of the scored tasks and all seeds", report.means, report.comparisons),
+        *budgets("Best within some bits", report.budgets),
+        *section("All arms of the first seed", report.first_seed, report.comparisons_first_seed),
+        *budgets("Best within some bits, first seed", report.budgets_first_seed),
         *section("Tasks compared by likelihood", report.by_likelihood),
         *section("Experts at half of their training", report.half),
     ]
@@ -33,6 +37,18 @@ def section(title: str, means: Sequence[ArmMean], comparisons: Sequence[Comparis
     if means:
         yield f"## {title}"
         yield arms_table(means, comparisons)
+
+
+def budgets(title: str, found: Sequence[Budget]) -> Iterator[str]:
+    """A heading and a table; nothing of no budgets."""
+    if not found:
+        return
+    lines = ["| bits at most | least KL | KL [95 %] | not told apart from it |", "| ---: | --- | ---: | --- |"]
+    for budget in found:
+        others = ", ".join(f"`{shown_arm(arm)}`" for arm in budget.not_told_apart) or "none"
+        lines.append(f"| {budget.bits:g} | `{shown_arm(budget.best)}` | {interval(budget.kl, '.5f')} | {others} |")
+    yield f"## {title}"
+    yield "\n".join(lines)
 
 
 def ends_table(tasks: Sequence[TaskEnds]) -> str:
@@ -51,19 +67,20 @@ def ends_table(tasks: Sequence[TaskEnds]) -> str:
 
 def arms_table(means: Sequence[ArmMean], comparisons: Sequence[Comparison]) -> str:
     """Every arm with its intervals."""
-    ratios = {comparison.arm: comparison.kl_ratio for comparison in comparisons}
+    ratios = {(one.arm, one.reference): one.kl_ratio for one in comparisons}
+    matched = label_of(REFERENCE, None)
     lines = [
-        "| arm | bits | MB | KL [95 %] | KL ÷ 2-bit mse | agreement [95 %] | points lost [95 %] | gap closed |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| arm | bits | MB | KL [95 %] | KL ÷ A | KL ÷ B | agreement [95 %] | points lost [95 %] | gap closed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for mean in means:
-        ratio = ratios.get(label_of(mean.arm, mean.gain))
+        pair = [ratios.get((label_of(mean.arm, mean.gain), reference)) for reference in (REFERENCE, matched)]
         cells = (
             f"{'**' if mean.on_front else ''}{shown_name(mean)}{'**' if mean.on_front else ''}",
             "–" if mean.bits_per_weight is None else f"{mean.bits_per_weight:.3f}",
             "–" if mean.expert_bytes is None else f"{mean.expert_bytes / 1e6:.1f}",
             interval(mean.kl, ".5f"),
-            "–" if ratio is None else interval(ratio, ".2f"),
+            *("–" if ratio is None else interval(ratio, ".2f") for ratio in pair),
             interval(mean.agreement, ".4f"),
             interval(lost(mean.accuracy_change), ".2f"),
             f"{mean.gap_closed.value:.4f}",
@@ -73,12 +90,17 @@ def arms_table(means: Sequence[ArmMean], comparisons: Sequence[Comparison]) -> s
 
 
 def shown_name(mean: ArmMean) -> str:
-    """An arm as tables name it, its codec's options at their defaults left out."""
-    spec, space, rest = mean.arm.partition(" ")
-    name = f"{short_spec(spec)}{space}{rest}" if ":" in spec else mean.arm
+    """An arm with its gain, as tables name it."""
+    name = shown_arm(mean.arm)
     if mean.gain_matched:
         return f"`{name}`, gain-matched ({mean.mean_gain:.2f})"
     return f"`{label_of(name, mean.gain)}`"
+
+
+def shown_arm(arm: str) -> str:
+    """An arm's name, its codec's options at their defaults left out."""
+    spec, space, rest = arm.partition(" ")
+    return f"{short_spec(spec)}{space}{rest}" if ":" in spec else arm
 
 
 def lost(change: Estimate) -> Estimate:
@@ -115,14 +137,15 @@ def figure_table(means: Sequence[ArmMean]) -> pd.DataFrame:
 
 
 def figure_label(arm: str) -> str:
-    """The codec's name, with what a reader looks for: its step, salient channels, trained gains."""
+    """The codec's name, with what a reader looks for: its step, how it picks, salient channels, trained gains."""
     spec, _, rest = arm.partition(" ")
     name, _, options = spec.partition(":")
     words = [name]
     if name in ("rtn", "salient", "gptq") and "step=" in options:
         words.append(options.partition("step=")[2].split(",")[0])
-    if name == "sparse-sign" and "channels=" in options:
-        words.append("+ salient")
+    if name == "sparse-sign":
+        words += ["by activation"] if "pick=wanda" in options else []
+        words += ["+ salient"] if "channels=" in options else []
     if rest.startswith("distilled"):
         words.append("distilled")
     return " ".join(words)

@@ -42,6 +42,8 @@ def draw_rate_distortion(arms: pd.DataFrame, *, title: str) -> Figure | None:
     ax.xaxis.set_major_locator(FixedLocator([bits for bits in _BITS if bits <= 1.2 * arms["bits"].max()]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda bits, _: f"{bits:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda kl, _: f"{kl:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("bits of a linear weight, everything counted (log scale)")
     ax.set_ylabel("KL to the expert, nats of a token (log scale)")
     ax.set_title(title)

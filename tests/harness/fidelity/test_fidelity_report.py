@@ -68,12 +68,24 @@ def test_arms_of_all_experts_are_compared_with_the_recipe(tmp_path: Path) -> Non
     keep(tmp_path, tasks=("a", "b"))
     report = rebuild_fidelity(tmp_path)
     assert [mean.arm for mean in report.means] == ["base", "expert", SPARSE, RECIPE]
-    assert [mean.arm for mean in report.partial] == ["bitdelta"]
+    assert [mean.arm for mean in report.first_seed] == ["base", "expert", SPARSE, "bitdelta", RECIPE]
     sparse = next(one for one in report.comparisons if one.arm == SPARSE)
     assert sparse.kl_ratio.value == pytest.approx(0.5)
     assert sparse.kl_ratio.low == pytest.approx(0.5)
     on_front = {mean.arm for mean in report.means if mean.on_front}
     assert on_front == {SPARSE}
+
+
+def test_budget_names_the_best_arm_and_those_that_may_be_as_good(tmp_path: Path) -> None:
+    keep(tmp_path)
+    for seed in (0, 1):
+        twin = record("a", seed, "rtn:bits=1", (0.2, 0.2, 0.4), codec="rtn", bits_per_weight=0.7)
+        append_record(record_path(tmp_path, "a", seed), twin)
+    budgets = {budget.bits: budget for budget in rebuild_fidelity(tmp_path).budgets}
+    assert min(budgets) == 0.6
+    assert budgets[0.6].not_told_apart == ()
+    assert budgets[2.3].best in (SPARSE, "rtn:bits=1")
+    assert {budgets[2.3].best, *budgets[2.3].not_told_apart} == {SPARSE, "rtn:bits=1"}
 
 
 def test_task_whose_expert_gains_little_is_compared_by_likelihood_alone(tmp_path: Path) -> None:
@@ -103,7 +115,9 @@ def test_tables_name_arms_with_their_intervals(tmp_path: Path) -> None:
     text = markdown(rebuild_fidelity(tmp_path))
     assert "| a | 2 | 3 | 8 | 2.000, 0.000 | 0.0 %, 100.0 % | yes |" in text
     line = next(line for line in text.splitlines() if SPARSE in line)
-    assert line.startswith(f"| **`{SPARSE}`** | 0.600 | 0.0 | 0.10000 [0.10000, 0.10000] | 0.50 [0.50, 0.50] | 0.7500")
+    assert line.startswith(
+        f"| **`{SPARSE}`** | 0.600 | 0.0 | 0.10000 [0.10000, 0.10000] | 0.50 [0.50, 0.50] | – | 0.7500"
+    )
     assert "| 33.33 [0.00, 100.00] |" in line
 
 
@@ -118,6 +132,7 @@ def test_figure_is_drawn_from_the_codecs_alone(tmp_path: Path) -> None:
     ("arm", "label"),
     [
         ("sparse-sign:group=8,channels=8", "sparse-sign + salient"),
+        ("sparse-sign:group=8,pick=wanda", "sparse-sign by activation"),
         ("rtn:bits=2,step=unbiased", "rtn unbiased"),
         ("bitdelta distilled=matrix", "bitdelta distilled"),
         ("lowrank:bits=2", "lowrank"),
