@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from harness.aggregation import summarise
+from harness.records import read_records
 from harness.summary import dump_summary
 from workloads.trace import TraceHeader, TraceRequest
 from workloads.trace_io import write_trace
 
 EXPERTS = ("arithmetic", "reverse")
 N = 12
+# experts, arms: cells of each
+CELLS = {("meswitch", 1), ("meswitch", 2), ("full-swap-disk", 1), ("full-swap-disk", 2), ("all-resident", 1)}
 
 RUN = """
 import sys
@@ -88,3 +91,42 @@ def test_both_arms_answer_every_request_of_a_trace(family, trace_path, tmp_path,
     run = next((tmp_path / "runs").iterdir())
     assert dump_summary(summarise(run)) == (run / "summary.json").read_bytes()
     assert (run / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_trace_of_lengths_alone_is_replayed_with_drawn_tokens(family, tmp_path, monkeypatch):
+    monkeypatch.setenv("MESWITCH_HOME", str(tmp_path / "home"))
+    path = tmp_path / "lengths.jsonl"
+    requests = [
+        TraceRequest(id=f"r{i}", t_ms=100 * i, input_length=5 + i, output_length=3 + i % 2, expert=EXPERTS[i % 2])
+        for i in range(N)
+    ]
+    write_trace(path, TraceHeader(name="lengths"), requests)
+    arguments = ["run", "--trace", str(path), "--family", str(family), "--arms", "meswitch", "--repeats", "2"]
+    arguments += ["--runs-dir", str(tmp_path / "runs"), "--no-report", "--policy", "lfu", "--pin", EXPERTS[0]]
+    done = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 2), done.stderr
+    records = read_records(next((tmp_path / "runs").iterdir()) / "requests.jsonl")
+    assert {r.outcome for r in records} == {"ok"}
+    assert [(r.repeat, r.input_tokens, r.output_tokens) for r in records] == [
+        (repeat, 5 + i, 3 + i % 2) for repeat in range(2) for i in range(N)
+    ]
+    assert {r.correct for r in records} == {None}
+
+
+@pytest.mark.slow
+def test_a_sweep_measures_every_cell_and_says_what_does_not_fit(family, tmp_path, monkeypatch):
+    monkeypatch.setenv("MESWITCH_HOME", str(tmp_path / "home"))
+    out = tmp_path / "sweep"
+    arguments = ["sweep", "--out", str(out), "--preset", "pocket", "--family", str(family), "--experts", "1,2"]
+    arguments += ["--popularity", "distinct", "--in-flight", "2", "--memory-budget", "500KiB"]
+    arguments += ["--seconds-per-cell", "1", "--warm-up", "0.1", "--prompt-tokens", "8", "--output-tokens", "3"]
+    done = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((out / "sweep.json").read_text())
+    assert {(row["arm"], row["experts"]) for row in rows if row["outcome"] == "ok"} == CELLS
+    assert {(row["arm"], row["experts"]) for row in rows if row["outcome"] == "does-not-fit"} == {("all-resident", 2)}
+    assert all(row["output_tokens_per_s"] > 0 for row in rows if row["outcome"] == "ok")
+    swap = next(row for row in rows if (row["arm"], row["experts"]) == ("full-swap-disk", 2))
+    assert swap["hit_rate"] < 1
+    assert (out / "report.html").stat().st_size > 10_000
