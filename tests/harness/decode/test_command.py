@@ -97,7 +97,7 @@ def test_rows_plan_and_floor_are_printed_and_a_second_run_measures_nothing(
     [
         (["--cases", "2x3"], "no more experts than rows"),
         (["--context", "4090"], "at most the sliding window of mistral-7b, 4096, got 4110"),
-        (["--codec", "lowrank"], "on CUDA a codec must be one of"),
+        (["--codec", "lowrank"], "on CUDA a codec of linear must be one of"),
         (["--codec", "salient:bits=5"], "bits"),
         (["--family", "giant"], "unknown shape 'giant'"),
     ],
