@@ -14,7 +14,7 @@ from meswitch.families.shape_family import CONFIG_FILE, list_shape_families, loa
 
 if TYPE_CHECKING:
     from meswitch.cuda.decoder_shape import DecoderShape
-    from meswitch.cuda.slot_layout import CodeShape, MatrixPart, SlotLayout
+    from meswitch.cuda.slot_layout import MatrixPart, SlotLayout
 
 __all__ = ["is_shape_family", "prepare_shapes", "whole_shape_bytes"]
 
@@ -37,17 +37,12 @@ def prepare_shapes(request: PrepareRequest) -> Prepared:
     if not request.experts:
         raise UsageError("a family of shapes has no experts of its own; name them with --experts")
     from meswitch.codecs import format_spec, parse_codec
-    from meswitch.cuda.slot_layout import slot_layout
+    from meswitch.cuda.synthetic_image import synthetic_layout
 
     family = load_shape_family(request.family)
     codec = parse_codec(request.codec)
     synthetic = SyntheticConfig(linear=format_spec(codec.name, codec.options))
-    layout = slot_layout(
-        family.shape,
-        linear=_code(synthetic.linear),
-        embedding=_code(synthetic.embedding),
-        head=None if family.shape.tied else _code(synthetic.head),
-    )
+    layout = synthetic_layout(synthetic, family.shape)
     size = _size(layout, family.shape)
     paths = {name: family.config_dir for name in request.experts}
     return Prepared(
@@ -80,20 +75,13 @@ def whole_shape_bytes(shape: "DecoderShape", dtype: str) -> int:
     return whole_layout(shape, getattr(torch, dtype)).nbytes
 
 
-def _code(spec: str) -> "CodeShape":
-    from meswitch.codecs import parse_codec
-    from meswitch.cuda.slot_layout import CodeShape
-
-    options = parse_codec(spec).options
-    return CodeShape(bits=int(options["bits"]), salient=int(options.get("channels", 0)))
-
-
 def _size(layout: "SlotLayout", shape: "DecoderShape") -> DeltaSize:
     from meswitch.cuda.slot_layout import MatrixPart
 
     linears = [part for layer in layout.layers for part in layer.values() if isinstance(part, MatrixPart)]
+    refinements = [part for layer in layout.refinements for part in layer.values()]
     tables = [part for part in (layout.embedding, layout.head) if part is not None]
-    linear_bytes = sum(_part_bytes(part) for part in linears)
+    linear_bytes = sum(_part_bytes(part) for part in (*linears, *refinements))
     weights, table_weights = (sum(part.N * part.K for part in parts) for parts in (linears, tables))
     return DeltaSize(
         whole=layout.nbytes,

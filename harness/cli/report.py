@@ -12,13 +12,18 @@ from harness.cli.table import print_summary
 from harness.results import find_run
 from harness.sweep.build import rebuild_sweep
 from harness.sweep.results import SweepDirectory
+from harness.switching.build import rebuild_switching
+from harness.switching.results import SwitchingDirectory
 
 __all__ = ["report"]
 
 
 def report(
     run: Annotated[
-        str, typer.Argument(help="A run's directory, its id, the end of its id, or latest; or a sweep's directory.")
+        str,
+        typer.Argument(
+            help="A run's directory, its id, the end of its id, or latest; or the directory of a sweep or of switches."
+        ),
     ],
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json and nothing else on stdout.")] = False,
@@ -28,6 +33,8 @@ def report(
 
     if SweepDirectory(Path(run)).manifest.is_file():
         return _report_sweep(Path(run), as_json=as_json)
+    if SwitchingDirectory(Path(run)).manifest.is_file():
+        return _report_switching(Path(run), as_json=as_json)
     directory = find_run(run, runs_dir)
     summary = rebuild_summary(directory.path)
     page = build_report(directory.path)
@@ -48,4 +55,14 @@ def _report_sweep(path: Path, *, as_json: bool) -> int:
         sys.stdout.write(directory.rows.read_text())
     else:
         typer.echo(f"report  {page.resolve().as_uri()}")
+    return 0
+
+
+def _report_switching(path: Path, *, as_json: bool) -> int:
+    directory = SwitchingDirectory(path)
+    rebuild_switching(directory)
+    if as_json:
+        sys.stdout.write(directory.rows.read_text())
+    else:
+        typer.echo(f"written {directory.rows} and {directory.interference}")
     return 0

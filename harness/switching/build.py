@@ -25,15 +25,8 @@ def rebuild_switching(directory: SwitchingDirectory) -> SwitchingTables:
     """
     manifest = directory.read_manifest()
     settings = list(directory.read_settings())
-    codec = manifest.family.get("codec")
-    rows = tuple(
-        switch_rows(
-            settings, codec=None if codec is None else str(codec), bytes_per_s=manifest.host_to_device_bytes_per_s
-        )
-    )
-    beside = tuple(
-        row for record, requests in settings if record.case == "host" for row in interference_rows(record.arm, requests)
-    )
+    rows = tuple(switch_rows(settings, bytes_per_s=manifest.host_to_device_bytes_per_s))
+    beside = tuple(row for record, requests in settings for row in interference_rows(record.arm, requests))
     write_rows(directory.rows, rows)
     write_rows(directory.interference, beside)
     return SwitchingTables(rows=rows, interference=beside)

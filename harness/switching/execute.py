@@ -89,6 +89,7 @@ def _measure(
         arm=setting.arm,
         case=setting.case,
         expert_bytes=setting.expert_bytes,
+        codec=setting.codec,
         outcome="ok",
         config=to_json_object({**asdict(config), "experts": len(config.experts)}),
         shared_images=_shared(config),
@@ -121,7 +122,7 @@ def _run(
     pinned, others = plan.experts[: options.streams], plan.experts[options.streams :]
     pairs = measure_pairs(client, others, options)
     requests += [request for pair in pairs for request in (pair.miss, pair.hit)]
-    if setting.arm == "meswitch":
+    if setting.arm == "meswitch" and setting.case == "host":
         requests += measure_interference(client, pinned=pinned, others=others, options=options)
     return tuple(pair.copy_ms for pair in pairs)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from harness.arms import ARMS, Arm
+from harness.arms import ARMS
 from harness.engines import EngineOptions, check_budget, engine_config
 from harness.errors import UsageError
 from harness.prepare import Prepared, PrepareRequest, prepare
@@ -14,8 +14,11 @@ from meswitch.home import home_dir
 
 __all__ = ["Case", "Setting", "SwitchingOptions", "SwitchingPlan", "plan_switching"]
 
-Case = Literal["host", "disk", "disk-cold"]
-"""Where a missing expert is: in pinned host memory; in a file, read through the page cache, or past it."""
+Case = Literal["host", "plane", "disk", "disk-cold"]
+"""Where a missing expert is: in pinned host memory; there, in bit planes of which the first serves alone; in a file,
+read through the page cache, or past it."""
+
+PLANE_CODEC = "nested"
 
 LEAST_PAIRS = 30
 
@@ -62,12 +65,13 @@ class SwitchingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One system, and where its misses come from."""
+    """One system, and where its misses come from; `codec` is `None` for whole models."""
 
     arm: str
     case: Case
     config: EngineConfig
     expert_bytes: int
+    codec: str | None = None
 
     @property
     def name(self) -> str:
@@ -112,36 +116,43 @@ def plan_switching(
     experts = sweep_experts(family, 2 * options.slots, device=engine.device)
     request = PrepareRequest(family=family, codec=codec, home=home_dir(), dtype=engine.dtype, experts=experts)
     prepared = prepare(request, report=report)
+    planes = prepare(replace(request, codec=PLANE_CODEC), report=report)
     engine = replace(engine, slots=options.slots, pinned=experts[: options.streams])
     check_budget([ARMS["meswitch"]], prepared, engine, budget=budget)
-    settings = tuple(_settings(prepared, engine, budget, streams=options.streams))
+    settings = tuple(_settings(prepared, planes, engine, budget, streams=options.streams))
     return SwitchingPlan(options=options, prepared=prepared, experts=experts, settings=settings, commit=commit)
 
 
-def _settings(prepared: Prepared, engine: EngineOptions, budget: int, *, streams: int) -> Iterator[Setting]:
-    delta_bytes = max(size.whole for size in prepared.sizes.values())
-    ours, swap = ARMS["meswitch"], ARMS["full-swap-host"]
-    yield Setting(arm=ours.name, case="host", config=_config(ours, prepared, engine, budget), expert_bytes=delta_bytes)
-    yield Setting(
-        arm=swap.name,
-        case="host",
-        config=_config(swap, prepared, replace(engine, pinned=()), budget),
-        expert_bytes=prepared.model_bytes,
-    )
+def _settings(
+    prepared: Prepared, planes: Prepared, engine: EngineOptions, budget: int, *, streams: int
+) -> Iterator[Setting]:
+    yield _ours("host", prepared, engine, budget)
+    yield _ours("plane", planes, engine, budget)
+    yield _swap("full-swap-host", "host", prepared, engine, budget)
     if prepared.synthetic is not None:
         # random experts have no files: there is no disk to come from
         return
     # the host holds what is pinned and two more, so that whoever comes next has to be read
-    one = replace(engine, host_budget_bytes=(streams + 2) * delta_bytes)
-    yield Setting(arm=ours.name, case="disk", config=_config(ours, prepared, one, budget), expert_bytes=delta_bytes)
-    for name, case in (("full-swap-disk", "disk"), ("full-swap-disk-cold", "disk-cold")):
-        arm = ARMS[name]
-        config = _config(arm, prepared, replace(engine, pinned=()), budget)
-        yield Setting(arm=name, case=case, config=config, expert_bytes=prepared.model_bytes)  # type: ignore[arg-type]
+    two_more = (streams + 2) * max(size.whole for size in prepared.sizes.values())
+    yield _ours("disk", prepared, replace(engine, host_budget_bytes=two_more), budget)
+    yield _swap("full-swap-disk", "disk", prepared, engine, budget)
+    yield _swap("full-swap-disk-cold", "disk-cold", prepared, engine, budget)
 
 
-def _config(arm: Arm, prepared: Prepared, engine: EngineOptions, budget: int) -> EngineConfig:
-    return engine_config(arm, prepared, engine, budget=budget)
+def _ours(case: Case, prepared: Prepared, engine: EngineOptions, budget: int) -> Setting:
+    return Setting(
+        arm="meswitch",
+        case=case,
+        config=engine_config(ARMS["meswitch"], prepared, engine, budget=budget),
+        expert_bytes=max(size.whole for size in prepared.sizes.values()),
+        codec=prepared.codec,
+    )
+
+
+def _swap(name: str, case: Case, prepared: Prepared, engine: EngineOptions, budget: int) -> Setting:
+    # one buffer has no place for what is pinned
+    config = engine_config(ARMS[name], prepared, replace(engine, pinned=()), budget=budget)
+    return Setting(arm=name, case=case, config=config, expert_bytes=prepared.model_bytes)
 
 
 def plain_options(plan: SwitchingPlan) -> dict[str, object]:

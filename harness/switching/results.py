@@ -31,6 +31,7 @@ class SettingRecord:
     case: str
     expert_bytes: int
     outcome: str
+    codec: str | None = None
     message: str | None = None
     copies_ms: tuple[float | None, ...] = ()
     shared_images: int = 0

@@ -16,6 +16,9 @@ __all__ = ["InterferenceRow", "SwitchRow", "interference_rows", "switch_rows"]
 
 LEAST_FOR_P99 = 300
 
+PLACES: Mapping[str, str] = {"host": "host", "plane": "host", "disk": "disk", "disk-cold": "disk"}
+"""The class of a miss in each case: past the page cache or not, a disk is a disk."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchRow:
@@ -29,6 +32,7 @@ class SwitchRow:
         ttft_ms: median first token; ttft_penalty_ms: median difference of the pairs, miss less hit.
         interval: 95 % bootstrap over the pairs, of the penalty; of the first token itself where it is resident.
         whole_model_ratio: a whole model's copy over this one, both measured here.
+        first_plane_tokens: tokens of the whole setting that were computed before a second bit plane was there.
     """
 
     arm: str
@@ -47,6 +51,7 @@ class SwitchRow:
     interval: tuple[float | None, float | None] | None
     whole_model_ratio: float | None
     shared_images: int
+    first_plane_tokens: int | None
     outcome: str
     message: str | None = None
 
@@ -75,19 +80,18 @@ class InterferenceRow:
 Settings = Sequence[tuple[SettingRecord, Sequence[RequestRecord]]]
 
 
-def switch_rows(settings: Settings, *, codec: str | None, bytes_per_s: float | None) -> list[SwitchRow]:
+def switch_rows(settings: Settings, *, bytes_per_s: float | None) -> list[SwitchRow]:
     """Two rows a setting: where the expert was resident, and where it was not."""
     whole_ms = next((_copy(record) for record, _ in settings if record.arm == "full-swap-host"), None)
     rows: list[SwitchRow] = []
     for record, requests in settings:
-        rows += _setting_rows(record, requests, codec, bytes_per_s, whole_ms)
+        rows += _setting_rows(record, requests, bytes_per_s, whole_ms)
     return rows
 
 
 def _setting_rows(
     record: SettingRecord,
     requests: Sequence[RequestRecord],
-    codec: str | None,
     bytes_per_s: float | None,
     whole_ms: Estimate | None,
 ) -> Iterator[SwitchRow]:
@@ -102,7 +106,7 @@ def _setting_rows(
         moved = case != "resident"
         return SwitchRow(
             arm=record.arm,
-            codec=codec if record.arm == "meswitch" else None,
+            codec=record.codec,
             expert_bytes=record.expert_bytes,
             case=case,
             n=len(pairs),
@@ -117,6 +121,7 @@ def _setting_rows(
             interval=(interval.low, interval.high) if interval else None,
             whole_model_ratio=whole_ms.value / copy.value if whole_ms and copy and moved else None,
             shared_images=record.shared_images,
+            first_plane_tokens=_integer(record.stats or {}, "first_plane_tokens"),
             outcome=record.outcome,
             message=record.message,
         )
@@ -125,14 +130,18 @@ def _setting_rows(
     yield row(record.case, percentile(miss, 0.5) if miss else None, penalty, penalty)
 
 
+def _integer(values: Mapping[str, object], name: str) -> int | None:
+    value = values.get(name)
+    return value if isinstance(value, int) else None
+
+
 def _pairs(record: SettingRecord, requests: Sequence[RequestRecord]) -> tuple[list[tuple[float, float]], int]:
     """First tokens in ms of the pairs in which each was where it should be, and how many pairs were not."""
     found: dict[int, dict[str, RequestRecord]] = {}
     for request in requests:
         if request.task in ("miss", "hit"):
             found.setdefault(request.repeat, {})[request.task] = request
-    # past the page cache or not, a disk is a disk
-    place = record.case.partition("-")[0]
+    place = PLACES[record.case]
     pairs = []
     for _, both in sorted(found.items()):
         miss, hit = both.get("miss"), both.get("hit")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import run_command
 from harness.clock import FakeClock
 from harness.drivers.fake import FakeDriver, FakePlan
 from harness.engines import EngineOptions
@@ -136,6 +137,16 @@ def test_a_switch_costs_what_the_pairs_differ_by(measured):
     assert ours.shared_images == 2
 
 
+def test_report_rebuilds_the_tables_from_the_raw_requests(measured, tmp_path):
+    measured({"meswitch": Memory(FakeClock(), copy_ms=12)})
+    path = tmp_path / "switching"
+    first = [(path / name).read_bytes() for name in ("switching.json", "interference.json")]
+    for name in ("switching.json", "interference.json"):
+        (path / name).unlink()
+    assert run_command(["report", str(path)]) == 0
+    assert [(path / name).read_bytes() for name in ("switching.json", "interference.json")] == first
+
+
 def test_pairs_that_did_not_switch_are_left_out_and_counted(measured):
     clock = FakeClock()
     memory = Memory(clock, copy_ms=12)
@@ -190,3 +201,50 @@ def test_what_cannot_be_measured_is_refused(options, message):
 def test_a_cpu_has_no_tiers(tmp_path):
     with pytest.raises(UsageError, match="give --device cuda, got cpu"):
         plan_switching(SwitchingOptions(), EngineOptions(), family="mistral-7b", codec="rtn:bits=2", budget=1)
+
+
+def test_settings_come_from_the_host_in_planes_and_as_whole_models(monkeypatch):
+    size = DeltaSize(whole=10, linears=6, full_model=100, bits_per_weight=2, bits_per_weight_whole=2, dense=0)
+
+    def prepare(request, *, report):
+        paths = dict.fromkeys(request.experts, Path("shape"))
+        return Prepared(
+            family=request.family,
+            base=Path("shape"),
+            checkpoints=paths,
+            deltas=paths,
+            router=None,
+            domains={},
+            tasks={},
+            model_bytes=100,
+            router_bytes=0,
+            sizes=dict.fromkeys(request.experts, size),
+            codec=request.codec,
+            codec_name="",
+            codec_options={},
+            weights_hash="w",
+            vocabulary=9,
+            has_text=False,
+            synthetic=SyntheticConfig(linear=request.codec),
+        )
+
+    monkeypatch.setattr("harness.switching.plan.prepare", prepare)
+    engine = EngineOptions(device="cuda", dtype="bfloat16", max_context_tokens=2048)
+    plan = plan_switching(SwitchingOptions(), engine, family="mistral-7b", codec="rtn:bits=2", budget=1000)
+    assert [(s.name, s.codec, s.expert_bytes) for s in plan.settings] == [
+        ("meswitch_host", "rtn:bits=2", 10),
+        ("meswitch_plane", "nested", 10),
+        ("full-swap-host_host", None, 100),
+    ]
+    # random experts have no files, and so no disk; twice as many experts as slots, the streams' own pinned
+    assert len(plan.experts) == 12
+    ours, planes, swap = (setting.config for setting in plan.settings)
+    assert (ours.device.slots, ours.store.pinned) == (6, plan.experts[:4])
+    assert planes.synthetic is not None
+    assert planes.synthetic.linear == "nested"
+    assert (swap.device.model_buffers, swap.store.pinned) == (1, ())
+    with pytest.raises(UsageError, match="meswitch needs 160 B, got 159 B"):
+        plan_switching(SwitchingOptions(), engine, family="mistral-7b", codec="rtn:bits=2", budget=159)
+    short = replace(engine, max_context_tokens=600)
+    with pytest.raises(UsageError, match="need --max-context 640, got 600"):
+        plan_switching(SwitchingOptions(), short, family="mistral-7b", codec="rtn:bits=2", budget=1000)
