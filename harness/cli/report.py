@@ -22,7 +22,7 @@ def report(
     run: Annotated[
         str,
         typer.Argument(
-            help="A run's directory, its id, the end of its id, or latest; or the directory of a sweep or of switches."
+            help="A run's directory, its id, the end of its id, or latest; or a sweep's directory, or that of switches."
         ),
     ],
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
