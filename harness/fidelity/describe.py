@@ -17,8 +17,21 @@ from harness.answers import end_on_interrupt
 from harness.fidelity.subject import Subject
 from meswitch.calibration import collect_input_second_moments
 from meswitch.codecs import Codec, decompress, parse_codec, takes_second_moment
+from meswitch.codecs.nested import Nested
+from meswitch.codecs.rtn import Rtn
+from meswitch.codecs.sparse_sign import SparseSign
+from meswitch.codecs.ternary import Ternary
 
-__all__ = ["HeavyWork", "Moments", "collect_moments", "describe", "is_heavy", "size_of"]
+__all__ = [
+    "HeavyWork",
+    "Moments",
+    "collect_moments",
+    "describe",
+    "describe_stacked",
+    "has_independent_rows",
+    "is_heavy",
+    "size_of",
+]
 
 Described = Mapping[str, torch.Tensor]
 SIXTEEN_BITS = 2
@@ -58,13 +71,38 @@ def describe_one(codec: Codec, delta: torch.Tensor, second: torch.Tensor | None,
     return decompress(codec.compress(delta, input_square_sum=sums))
 
 
+def has_independent_rows(codec: Codec) -> bool:
+    """Whether a row of D̂ depends on that row of the delta alone: matrices of equal width can be described as one."""
+    match codec:
+        case Nested() | Rtn():
+            return True
+        case SparseSign():
+            return codec.channels == 0 and codec.pick == "magnitude"
+        case Ternary():
+            return codec.scope == "row"
+    return False
+
+
 def describe(codec: Codec, subject: Subject, moments: Moments, *, half: bool = False) -> dict[str, torch.Tensor]:
     """D̂ of all linears, on the subject's device."""
     expert = subject.trained(half)
+    if has_independent_rows(codec):
+        return describe_stacked(codec, {name: expert[name] - subject.base[name] for name in subject.linears})
     return {
         name: describe_one(codec, expert[name] - subject.base[name], moments.second[name], moments.square_sums[name])
         for name in subject.linears
     }
+
+
+def describe_stacked(codec: Codec, deltas: Described) -> dict[str, torch.Tensor]:
+    """D̂ of each delta, those of equal width described together: two matrices in place of hundreds of small ones."""
+    described: dict[str, torch.Tensor] = {}
+    for width in dict.fromkeys(delta.shape[1] for delta in deltas.values()):
+        names = [name for name, delta in deltas.items() if delta.shape[1] == width]
+        whole = decompress(codec.compress(torch.cat([deltas[name] for name in names])))
+        parts = torch.split(whole, [len(deltas[name]) for name in names])
+        described |= dict(zip(names, parts, strict=True))
+    return described
 
 
 def size_of(codec: Codec, subject: Subject) -> tuple[float, int]:

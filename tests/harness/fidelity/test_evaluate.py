@@ -7,7 +7,7 @@ import torch
 
 from harness.fidelity.arms import Arm
 from harness.fidelity.bench import Bench
-from harness.fidelity.describe import collect_moments, describe, size_of
+from harness.fidelity.describe import collect_moments, describe, describe_stacked, has_independent_rows, size_of
 from harness.fidelity.distil import DistilConfig, distilled
 from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity, experts_of, parabola_minimum
 from harness.fidelity.scores import Record, read_file, record_path
@@ -119,6 +119,28 @@ def test_trained_gains_bring_the_model_nearer(tiny_family: Callable[..., Any]) -
         take_weights(subject.model, {name: subject.base[name] + trained[name] for name in trained})
         losses[over] = bench.score().kl_per_token
     assert losses["rows"] < losses["matrix"] < losses["none"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["rtn:bits=2,step=mse", "nested", "sparse-sign:group=8", "sparse-sign:group=4,keep=2", "ternary:density=0.3"],
+)
+def test_matrices_described_together_are_described_as_alone(spec: str, tiny_family: Callable[..., Any]) -> None:
+    subject, codec = tiny_family().subject("t", 0), parse_codec(spec)
+    assert has_independent_rows(codec)
+    deltas = {name: subject.expert[name] - subject.base[name] for name in subject.linears}
+    together = describe_stacked(codec, deltas)
+    assert list(together) == list(subject.linears)
+    for name, delta in deltas.items():
+        alone = codec.decompress(codec.compress(delta))
+        torch.testing.assert_close(together[name], alone, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "spec", ["bitdelta", "salient", "sparse-sign:channels=8", "sparse-sign:pick=wanda", "ternary:scope=matrix", "dare"]
+)
+def test_codecs_that_look_beyond_a_row_are_asked_for_each_matrix(spec: str) -> None:
+    assert not has_independent_rows(parse_codec(spec))
 
 
 def curve(values: list[float]) -> Iterator[float]:
