@@ -142,11 +142,16 @@ class AdapterSource:
     def delta(self, name: str, base: torch.Tensor) -> torch.Tensor:
         """The product, plus replaced values minus `base` `[N, K]`, float32; zeros where the adapter has neither."""
         rows = base.shape[0]
-        matrix = self._product(name)[:rows] if name in self._products else torch.zeros_like(base, dtype=torch.float32)
+        has_product = name in self._products
+        matrix = (
+            self._product(name)[:rows].to(base.device)
+            if has_product
+            else base.new_zeros(base.shape, dtype=torch.float32)
+        )
         if name in self._replaced:
             # the difference of near values first: it is exact, and adding the base to the product would round
             own = read_tensor(self._replaced[name], error=CheckpointError)
-            matrix += own[:rows].float().sub_(base)
+            matrix += own[:rows].to(base.device).float().sub_(base)
         return matrix
 
     def _product(self, name: str) -> torch.Tensor:

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["collect_input_second_moments", "collect_input_square_sums"]
+from meswitch.input_statistics import checked, collecting, linears_of, second_moment, square_sum
 
-# of some tokens `[T, K]` float64; statistics of several lots of tokens add up
-_Statistic = Callable[[torch.Tensor], torch.Tensor]
+__all__ = ["collect_input_second_moments", "collect_input_square_sums"]
 
 
 def collect_input_square_sums(
@@ -42,9 +41,9 @@ def collect_input_square_sums(
     Raises:
         ValueError: if no token was counted, or an input of a linear is not finite.
     """
-    with _collecting(model, _square_sum, skip_tokens, None) as sums:
+    with collecting(linears_of(model), square_sum, skip_tokens) as sums:
         _run(model, tokenizer, texts, max_tokens, skip_tokens, on_text)
-    return {name: _checked(name, total) for name, total in sums.items()}
+    return {name: checked(name, total) for name, total in sums.items()}
 
 
 def collect_input_second_moments(
@@ -68,10 +67,15 @@ def collect_input_second_moments(
     Raises:
         ValueError: if no token was counted, an input of a linear is not finite, or a name is not that of a linear.
     """
-    with _collecting(model, _second_moment, skip_tokens, names) as moments:
+    linears = linears_of(model)
+    for name in names or ():
+        if name not in linears:
+            raise ValueError(f"names must be those of linears of the model, got {name!r}")
+    wanted = linears if names is None else {name: linears[name] for name in linears if name in names}
+    with collecting(wanted, second_moment, skip_tokens) as moments:
         _run(model, tokenizer, texts, max_tokens, skip_tokens, on_text)
     # one at a time, so that both precisions of all are never held together
-    return {name: _checked(name, moments.pop(name)) for name in list(moments)}
+    return {name: checked(name, moments.pop(name)) for name in list(moments)}
 
 
 def _run(
@@ -101,47 +105,6 @@ def _run(
         raise ValueError(f"calibration needs texts of more than {skip_tokens} tokens, got none")
 
 
-def _square_sum(tokens: torch.Tensor) -> torch.Tensor:
-    return tokens.square().sum(dim=0)
-
-
-def _second_moment(tokens: torch.Tensor) -> torch.Tensor:
-    return tokens.T @ tokens
-
-
-@contextmanager
-def _collecting(
-    model: nn.Module, statistic: _Statistic, skip_tokens: int, names: Collection[str] | None
-) -> Iterator[dict[str, torch.Tensor]]:
-    """The running statistics, float64, of the named `nn.Linear`s, or of all, while hooks fill them."""
-    linears = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    for name in names or ():
-        if name not in linears:
-            raise ValueError(f"names must be those of linears of the model, got {name!r}")
-    if names is not None:
-        linears = {name: linear for name, linear in linears.items() if name in names}
-    sums = {
-        name: statistic(torch.zeros(0, linear.in_features, dtype=torch.float64, device=linear.weight.device))
-        for name, linear in linears.items()
-    }
-
-    def hook_for(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def add(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            x = inputs[0].detach()
-            # [1, T, K]; a linear fed with rows that are not the text's tokens has no first token to skip
-            tokens = x[:, skip_tokens:] if x.ndim == 3 else x
-            sums[name] += statistic(tokens.reshape(-1, x.shape[-1]).to(torch.float64))
-
-        return add
-
-    handles = [linear.register_forward_pre_hook(hook_for(name)) for name, linear in linears.items()]
-    try:
-        yield sums
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
@@ -151,13 +114,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _checked(name: str, total: torch.Tensor) -> torch.Tensor:
-    total = total.cpu().to(torch.float32)
-    if not bool(total.isfinite().all()):
-        place = tuple((~total.isfinite()).nonzero()[0].tolist())
-        raise ValueError(
-            f"the inputs of a linear must be finite, got {float(total[place])} in channel {place[-1]} of {name}"
-        )
-    return total

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import torch
 from blake3 import blake3
 
 from meswitch.architecture import ParameterKind
-from meswitch.calibration_file import Calibration, collect_statistics
+from meswitch.calibration_stream import CalibrationStream, compress_delta
 from meswitch.checkpoint import CONFIG_FILE
-from meswitch.codecs import Codec, CompressedDelta, format_spec, parse_codec, takes_second_moment
-from meswitch.compress_config import CompressConfig
+from meswitch.codecs import Codec, format_spec, parse_codec, takes_second_moment
+from meswitch.compress_config import CompressConfig, torch_device
 from meswitch.description import describe_expert
 from meswitch.errors import ExpertNameError
 from meswitch.expert_source import ExpertSource
@@ -56,18 +55,13 @@ def compress_expert(config: CompressConfig, *, progress: Report | None = None) -
     report = progress or (lambda _: None)
     check_name(config.name)
     codecs = _parse_codecs(config)
+    device = torch_device(config.device)
     _check_output(config)
     pair = _open_and_identify(config, report)
     plan = pair.plan(codecs)
     if not config.force:
         check_parent(pair, sample_norms(pair, plan))
-    calibration = None
-    if config.calibration is not None:
-        calibrating = partial(CompressProgress, "reading calibration texts")
-        moments = [p.name for p in plan if p.codec is not None and takes_second_moment(p.codec)]
-        calibration = collect_statistics(
-            pair, config.calibration, second_moments=moments, progress=lambda *n: report(calibrating(*n))
-        )
+    calibration = _open_calibration(config, pair, plan, device)
     with staged(config.output, resumable=True) as root:
         # another process may have made one there since
         _check_output(config)
@@ -93,19 +87,21 @@ def _write(
     pair: Pair,
     plan: tuple[PlannedParameter, ...],
     codecs: Mapping[ParameterKind, Codec],
-    calibration: Calibration | None,
+    calibration: CalibrationStream | None,
     root: Path,
     report: Report,
 ) -> Manifest:
     record = None if calibration is None else calibration.record
-    writer = DeltaWriter(root, _resume_key(pair, codecs, calibration), {p.name: p.tensors for p in plan})
+    key = _resume_key(pair, codecs, calibration, config.device)
+    writer = DeltaWriter(root, key, {p.name: p.tensors for p in plan})
+    device = torch.device(config.device)
     try:
         norms = writer.start()
         for number, parameter in enumerate(plan):
             report(CompressProgress(parameter.name, number, len(plan)))
             if parameter.name in norms:
                 continue
-            tensors, norms[parameter.name] = _compress_parameter(pair, parameter, calibration)
+            tensors, norms[parameter.name] = _compress_parameter(pair, parameter, calibration, device)
             writer.write(parameter.name, tensors, norms[parameter.name])
         if not config.force:
             check_parent(pair, (norms[p.name] for p in plan if p.kind is ParameterKind.LINEAR))
@@ -139,38 +135,40 @@ def _check_output(config: CompressConfig) -> None:
         raise ExpertNameError(f"expert {output.name} exists at {output}; remove it, replace it or choose another name")
 
 
-def _resume_key(pair: Pair, codecs: Mapping[ParameterKind, Codec], calibration: Calibration | None) -> str:
+def _open_calibration(
+    config: CompressConfig, pair: Pair, plan: tuple[PlannedParameter, ...], device: torch.device
+) -> CalibrationStream | None:
+    if config.calibration is None:
+        return None
+    moments = [p.name for p in plan if p.codec is not None and takes_second_moment(p.codec)]
+    return CalibrationStream(pair, config.calibration, second_moments=moments, device=device)
+
+
+def _resume_key(
+    pair: Pair, codecs: Mapping[ParameterKind, Codec], calibration: CalibrationStream | None, device: str
+) -> str:
     """A hash of all that decides the tensors: an unfinished delta of anything else is not continued."""
     specs = {kind.value: format_spec(codec.name, codec.options) for kind, codec in codecs.items()}
     texts = None if calibration is None else calibration.record.blake3
-    parts = [pair.identities(), specs, version("meswitch"), texts]
+    parts = [pair.identities(), specs, version("meswitch"), texts, device]
     return str(blake3(json.dumps(parts).encode()).hexdigest())
 
 
 def _compress_parameter(
-    pair: Pair, parameter: PlannedParameter, calibration: Calibration | None
+    pair: Pair, parameter: PlannedParameter, calibration: CalibrationStream | None, device: torch.device
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """The tensors to store, and the squared norms of delta and base where there is a delta."""
     name, codec = parameter.name, parameter.codec
     if codec is None or parameter.base_name is None:
         return {tensor_name(name, EXACT_LOCAL): pair.expert.values(name)}, {}
-    delta, norms = delta_and_norms(pair, parameter)
-    compressed = _compress_delta(codec, delta, name, calibration)
+    statistics = None if calibration is None else calibration.of(name)
+    delta, norms = delta_and_norms(pair, parameter, device=device)
+    compressed = compress_delta(codec, delta, statistics)
     del delta
     tensors = {tensor_name(name, local): tensor for local, tensor in compressed.tensors.items()}
     if parameter.added_rows:
         tensors[tensor_name(name, ROWS_LOCAL)] = pair.expert.values(name)[parameter.base_rows :].clone()
     return tensors, norms
-
-
-def _compress_delta(codec: Codec, delta: torch.Tensor, name: str, calibration: Calibration | None) -> CompressedDelta:
-    """`delta` of the parameter `name`, with all that is known of its inputs and that the codec can use."""
-    if calibration is None:
-        return codec.compress(delta)
-    square_sum, moment = (known.get(name) for known in (calibration.square_sums, calibration.second_moments))
-    if moment is not None and takes_second_moment(codec):
-        return codec.compress(delta, input_square_sum=square_sum, input_second_moment=moment)
-    return codec.compress(delta, input_square_sum=square_sum)
 
 
 def _copy_companions(expert: ExpertSource, target: Path) -> tuple[str, ...]:

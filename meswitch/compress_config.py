@@ -2,8 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["DEFAULT_EMBEDDING", "DEFAULT_HEAD", "DEFAULT_LINEAR", "CompressConfig"]
+from meswitch.errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DEFAULT_EMBEDDING", "DEFAULT_HEAD", "DEFAULT_LINEAR", "CompressConfig", "torch_device"]
 
 DEFAULT_LINEAR = "salient:bits=2,channels=8,step=unbiased"
 DEFAULT_EMBEDDING = "rtn:bits=8,step=mse"
@@ -23,6 +29,7 @@ class CompressConfig:
         calibration: texts that decide which channels are salient; `None` decides by weight error alone.
         force: compress although the expert is too far from the base to descend from it.
         replace: put the new delta in the place of one that is there.
+        device: `cpu` or `cuda`: where texts are read and deltas compressed.
     """
 
     base: Path
@@ -35,3 +42,19 @@ class CompressConfig:
     calibration: Path | None = None
     force: bool = False
     replace: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+def torch_device(name: str) -> "torch.device":
+    """The device called `cpu` or `cuda`.
+
+    Raises:
+        EngineError: it is another word, or there is no such device.
+    """
+    import torch
+
+    if name not in ("cpu", "cuda"):
+        raise EngineError(f"device must be cpu or cuda, got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EngineError("device cuda needs an NVIDIA GPU that torch can see, and there is none; take cpu")
+    return torch.device(name)

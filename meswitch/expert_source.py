@@ -50,7 +50,7 @@ class ExpertSource(Protocol):
         """The expert's own values of a parameter."""
 
     def delta(self, name: str, base: torch.Tensor) -> torch.Tensor:
-        """Expert minus `base` `[N, K]` over the base's N rows, float32."""
+        """Expert minus `base` `[N, K]` over the base's N rows, float32, on the device of `base`."""
 
     def companions(self) -> tuple[Path, ...]:
         """Config, tokenizer, template and generation config."""
@@ -97,9 +97,9 @@ class CheckpointSource:
         return self.checkpoint.read(name)
 
     def delta(self, name: str, base: torch.Tensor) -> torch.Tensor:
-        """Expert minus `base` `[N, K]` over the base's N rows, float32."""
+        """Expert minus `base` `[N, K]` over the base's N rows, float32, on the device of `base`."""
         # in place, so that no second matrix of the size of the difference is held
-        return self.checkpoint.read(name)[: base.shape[0]].float().sub_(base)
+        return self.checkpoint.read(name)[: base.shape[0]].to(base.device).float().sub_(base)
 
     def companions(self) -> tuple[Path, ...]:
         """Config, tokenizer, template and generation config."""

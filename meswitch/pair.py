@@ -48,6 +48,12 @@ class Pair:
         """`blake3:<hex>` of the expert."""
         return self.expert.identity(progress=self.on_bytes)
 
+    @cached_property
+    def linear_names(self) -> frozenset[str]:
+        """The parameters that multiply activations: linears, and the head."""
+        kinds = (ParameterKind.LINEAR, ParameterKind.HEAD)
+        return frozenset(p.name for p in self.architecture.parameters if p.kind in kinds)
+
     def identities(self) -> tuple[str, str]:
         """Those of base and expert; the first call reads all weights, unless it is known from an earlier run."""
         return self.base_identity, self.expert_identity

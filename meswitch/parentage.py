@@ -18,14 +18,16 @@ MAX_RELATIVE_NORM = 0.7
 SAMPLES = 8
 
 
-def delta_and_norms(pair: Pair, parameter: PlannedParameter) -> tuple[torch.Tensor, dict[str, float]]:
-    """The delta `[N, K]` float32, and the squared norms of `delta` and `base`.
+def delta_and_norms(
+    pair: Pair, parameter: PlannedParameter, *, device: torch.device | None = None
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The delta `[N, K]` float32 on `device`, by default the CPU, and the squared norms of `delta` and `base`.
 
     Raises:
         CheckpointError: base or expert holds infinite or missing numbers.
     """
     assert parameter.base_name is not None
-    base = pair.base.read(parameter.base_name)
+    base = pair.base.read(parameter.base_name).to(device or torch.device("cpu"))
     delta = pair.expert.delta(parameter.name, base)
     norms = {"delta": _square_norm(delta), "base": _square_norm(base)}
     if not all(math.isfinite(x) for x in norms.values()):

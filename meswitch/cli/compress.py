@@ -27,6 +27,7 @@ def compress(
         Path | None,
         typer.Option(help="Texts that choose the salient channels: one a line, or .jsonl with text or prompt, answer."),
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda: where texts are read and deltas compressed.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Even if the expert looks unrelated to the base.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an expert of the same name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest without its parameters.")] = False,
@@ -46,6 +47,7 @@ def compress(
         embedding=embedding,
         head=head,
         calibration=calibration,
+        device=device,  # type: ignore[arg-type]
         force=force,
         replace=replace,
     )

@@ -7,7 +7,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from meswitch.calibration_file import collect_statistics, read_texts
+from meswitch.calibration_file import read_texts
+from meswitch.calibration_stream import collect_statistics
 from meswitch.codecs import parse_codec
 from meswitch.compress import CompressConfig, compress_expert
 from meswitch.errors import CheckpointError
