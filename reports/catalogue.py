@@ -14,7 +14,7 @@ from harness.weights import serving_parts, weight_parts, whole_models_bytes
 from reports.figures import latency, memory, quality, svg, switching
 from reports.figures.theme import ROLES, arm_colours, drawing
 from reports.source import RunSource
-from reports.tables import confusion_table
+from reports.tables import confusion_table, switches_by_arm
 
 __all__ = ["DrawnFigure", "Tables", "draw_figures"]
 
@@ -117,6 +117,8 @@ def _latency_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
 
 def _switch_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
     arms, treatment = source.arms, source.treatment
+    # of an arm that ran several times, what has a time axis shows the first
+    first = [record for record in source.records if record.repeat == 0]
     counts = "; ".join(f"{arm}: {format_count(figures.switches)}" for arm, figures in source.summary.arms.items())
     yield _Plan(
         section="switching",
@@ -132,7 +134,7 @@ def _switch_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         title="Bytes moved by switches",
         caption="Added up over the run. A steep line keeps a disk or a bus busy.",
         alt="; ".join(f"{arm}: {format_bytes(f.moved_bytes)}" for arm, f in source.summary.arms.items()) + ".",
-        draw=partial(switching.draw_moved, tables.switches, arms=arms, treatment=treatment),
+        draw=partial(switching.draw_moved, switches_by_arm(first), arms=arms, treatment=treatment),
     )
     colours = arm_colours(arms, treatment)
     for i, arm in enumerate(arms):
@@ -144,8 +146,8 @@ def _switch_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
             alt=f"{format_count(source.summary.arms[arm].switches)} switches over the run.",
             draw=partial(
                 switching.draw_timeline,
-                [r for r in source.records if r.arm == arm],
-                tables.switches.get(arm, ()),
+                [r for r in first if r.arm == arm],
+                switches_by_arm(first).get(arm, ()),
                 experts=source.experts,
                 colour=colours[arm],
             ),
@@ -167,6 +169,7 @@ def _memory_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
     bars = memory_bars(source)
     budgets = {f.budget_bytes for f in source.summary.arms.values() if f.budget_bytes}
     limits = {"budget": budgets.pop()} if len(budgets) == 1 else {}
+    first = tables.samples[tables.samples["repeat"] == 0]
     yield _Plan(
         section="memory",
         name="weight-memory",
@@ -181,7 +184,7 @@ def _memory_plans(source: RunSource, tables: Tables) -> Iterator[_Plan]:
         title="The machine over time",
         caption="Samples of the engine's process and of the client, from each arm's own start.",
         alt="Lines over time for each sampled quantity; the CSV of samples has the numbers.",
-        draw=partial(memory.draw_lanes, tables.samples, arms=source.arms, treatment=source.treatment),
+        draw=partial(memory.draw_lanes, first, arms=source.arms, treatment=source.treatment),
     )
 
 

@@ -34,6 +34,7 @@ NONE_CHOSEN = "(none)"
 _STAMPS = ("scheduled", "sent", "route_started", "routed", "admitted", "first_token", "last_token", "finished")
 _PLAIN = (
     "arm",
+    "repeat",
     "index",
     "request_id",
     "task",
