@@ -1,12 +1,15 @@
 """An arm's engine: the configuration that it starts with, and whether it can hold what one request needs."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
+
+from pydantic import JsonValue
 
 from harness.arms import Arm
 from harness.errors import UsageError
 from harness.prepare import Prepared
+from harness.results import to_json_object
 from harness.schedule import RouterMode
 from harness.sizes import format_bytes
 from meswitch.config import DeviceConfig, EngineConfig, RouterConfig, SchedulerConfig, StoreConfig, SyntheticConfig
@@ -18,6 +21,7 @@ __all__ = [
     "EngineOptions",
     "check_budget",
     "default_budget",
+    "describe_engine",
     "engine_config",
     "make_options",
 ]
@@ -167,6 +171,14 @@ def engine_config(arm: Arm, prepared: Prepared, options: EngineOptions, *, budge
         device=_device(arm, options, experts=len(experts), is_synthetic=prepared.synthetic is not None),
         synthetic=_synthetic(arm, prepared, options),
     )
+
+
+def describe_engine(config: EngineConfig) -> dict[str, JsonValue]:
+    """What a record says of an engine: no places of a machine, and how many experts instead of all their names."""
+    plain = to_json_object({**asdict(config), "experts": len(config.experts), "base": config.base.name})
+    if config.router is not None:
+        plain["router"] = config.router.model.name
+    return plain
 
 
 def _everyone(experts: Collection[str]) -> tuple[str, ...]:

@@ -150,6 +150,9 @@ def _run(
         interrupted, left = True, 0
     finally:
         gpu.close()
+    if interrupted and not directory.manifest.exists():
+        console.print("interrupted before the first cell; nothing is kept")
+        return INTERRUPTED
     rows = rebuild_sweep(directory).rows
     _print_rows(rows)
     if report:

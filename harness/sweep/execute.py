@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import JsonValue
-
 from harness.clock import Clock, MonotonicClock
 from harness.drivers.base import Driver
 from harness.drivers.local import LocalDriver
+from harness.engines import describe_engine
 from harness.errors import DriverError, HarnessError
 from harness.loadgen import Pulse
 from harness.planning import describe_family, warm_page_cache
@@ -70,9 +69,17 @@ def execute_sweep(
     directory.write_manifest(_manifest(plan, gpu))
     deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
     session = _Session(plan, directory, gpu, clock or MonotonicClock(), make_driver, progress or SweepProgress())
+    try:
+        return _measure_groups(session, deadline_s)
+    except BaseException:
+        directory.remove_if_empty()
+        raise
+
+
+def _measure_groups(session: "_Session", deadline_s: float | None) -> int:
     left = 0
-    for group in engine_groups(plan):
-        missing = [cell for cell in group.cells if not is_done(directory, cell)]
+    for group in engine_groups(session.plan):
+        missing = [cell for cell in group.cells if not is_done(session.directory, cell)]
         if missing and deadline_s is not None and time.monotonic() >= deadline_s:
             left += len(missing)
         elif missing:
@@ -109,7 +116,11 @@ class _Session:
     _too_many: dict[tuple[str, str, int], tuple[int, str]] = field(default_factory=dict)
 
     def measure(self, group: EngineGroup, cells: Sequence[PlannedCell], deadline_s: float | None) -> int:
-        """Measure `cells` with engines of the group's configuration; how many were not begun."""
+        """Measure `cells` with engines of the group's configuration; how many were not begun.
+
+        Raises:
+            HarnessError or MeswitchError: the first engine of all does not start: a mistake, and no result.
+        """
         if self._is_known_not_to_fit(group, cells):
             return 0
         todo = list(cells)
@@ -118,6 +129,8 @@ class _Session:
                 return len(todo)
             with _Engine(group, self) as engine:
                 if engine.failure is not None:
+                    if _outcome(engine.failure) == "error" and not self._has_results:
+                        raise engine.failure
                     self._keep_failure(group, todo, engine.failure)
                     return 0
                 # an engine that stopped has taken the last cell with it; the next cells get a new one
@@ -143,6 +156,10 @@ class _Session:
         for planned in cells:
             self._write(self.record(group, planned, outcome=outcome, message=str(error)), (), ())
 
+    @property
+    def _has_results(self) -> bool:
+        return any(True for _ in self.directory.read_cells())
+
     def _write(self, record: CellRecord, requests: Sequence[RequestRecord], samples: Sequence[Sample]) -> None:
         self.directory.write_cell(record, requests, samples)
         self.progress.on_cell(record)
@@ -155,7 +172,7 @@ class _Session:
             key=planned.cell.key,
             config_hash=planned.config_hash,
             cell=planned.cell,
-            config=_without_experts(group.config),
+            config=describe_engine(group.config),
             outcome=outcome,
             message=message,
             started=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -296,9 +313,3 @@ def _shared_images(config: EngineConfig) -> int:
     if config.synthetic is None or config.synthetic.host_images is None:
         return 0
     return max(len(config.experts) - config.synthetic.host_images, 0)
-
-
-def _without_experts(config: EngineConfig) -> dict[str, JsonValue]:
-    """The configuration with the number of experts for their names: 128 of those say nothing."""
-    plain = to_json_object({**asdict(config), "experts": len(config.experts)})
-    return plain

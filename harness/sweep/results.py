@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -125,6 +126,13 @@ class SweepDirectory:
             RunFormatError: there is none, or it is not one of ours.
         """
         return read_json(_MANIFEST, self.manifest, schema=SCHEMA)
+
+    def remove_if_empty(self) -> None:
+        """Leave nothing behind of a sweep without a cell; what others put there stays."""
+        if not any((self.path / "cells").glob("*.json")):
+            self.manifest.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
 
     def write_cell(
         self, record: CellRecord, requests: Iterable[RequestRecord] = (), samples: Iterable[Sample] = ()

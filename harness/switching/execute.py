@@ -4,12 +4,13 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from harness.clock import Clock, MonotonicClock
 from harness.drivers.base import Driver
 from harness.drivers.local import LocalDriver
+from harness.engines import describe_engine
 from harness.errors import DriverError, HarnessError
 from harness.planning import describe_family, warm_page_cache
 from harness.provenance import collect_provenance, python_command
@@ -91,7 +92,7 @@ def _measure(
         expert_bytes=setting.expert_bytes,
         codec=setting.codec,
         outcome="ok",
-        config=to_json_object({**asdict(config), "experts": len(config.experts)}),
+        config=describe_engine(config),
         shared_images=_shared(config),
     )
     if setting.case == "disk":

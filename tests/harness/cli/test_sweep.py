@@ -102,3 +102,13 @@ def test_presets_are_whole_and_are_sweeps_of_the_numbers_that_are_published():
     assert PRESETS["full"].experts == "1,2,4,8,16,24,32,48,64,96,128"
     assert PRESETS["full"].budgets == "24GiB,40GiB,76GiB"
     assert choose("quick", replace(SweepChoices(), seconds=9.0)).seconds == 9.0
+
+
+def test_an_interruption_before_the_first_cell_leaves_nothing(prepared, tmp_path, capsys, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.drivers.local.LocalDriver.start", interrupt)
+    assert run_command(["sweep", "--out", str(tmp_path / "sweep")]) == 130
+    assert "nothing is kept" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -114,10 +114,28 @@ def test_an_error_is_tried_again_and_an_exhausted_memory_is_not(sweep, make_plan
 
         return make
 
-    sweep(make_plan(experts=(1,)), make=failing("the driver is missing"))
     sweep(make_plan(experts=(2,)), make=failing("OutOfMemoryError"))
-    directory, _, _ = sweep(make_plan(experts=(1,)))
+    sweep(make_plan(experts=(1,)), make=failing("the driver is missing"))
+    directory, _, seen = sweep(make_plan(experts=(1, 2)))
+    assert [outcome for _, outcome in seen["cells"]] == ["oom", "error", "ok"]
     assert outcomes(directory) == {("meswitch", 1): "ok", ("meswitch", 2): "oom"}
+
+
+def test_a_first_engine_that_does_not_start_is_a_mistake_and_leaves_nothing(sweep, make_plan, make_driver, tmp_path):
+    def make(config):
+        driver = make_driver(config)
+        driver.start = lambda: (_ for _ in ()).throw(EngineError("device cuda needs a GPU"))
+        return driver
+
+    with pytest.raises(EngineError, match="needs a GPU"):
+        sweep(make_plan(experts=(1, 2)), make=make)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_names_no_place_of_the_machine(sweep, make_plan):
+    directory, _, _ = sweep(make_plan(experts=(2,)))
+    config = next(directory.read_cells()).config
+    assert (config["base"], config["experts"]) == ("shape", 2)
 
 
 def test_nothing_is_begun_after_the_time_limit(sweep, make_plan):
