@@ -98,13 +98,15 @@ def evaluate(request: FidelityRequest, started: float) -> bool:
     from meswitch.cli.family import check_device
 
     check_device(request.device)
+    # before a base is fetched
+    arms = arms_of(request.codecs)
     beside = PROCESSES_BESIDE_A_GPU if request.device == "cuda" else 0
     with saying() as report:
         family, tasks, seeds = (smollm2 if request.family == "smollm2" else bundled)(request, report)
         options = FidelityOptions(
             output=request.output,
             experts=experts_of(tasks, seeds),
-            arms=arms_of(request.codecs),
+            arms=arms,
             deadline_s=started + request.time_limit_s if request.time_limit_s is not None else float("inf"),
             processes=request.processes if request.processes is not None else beside,
             tokens_per_batch=TOKENS_PER_BATCH[request.device],
