@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import UnknownArmError, UsageError
-from harness.prepare import Prepared
+from harness.prepared import Prepared
 
 __all__ = ["ARMS", "MODIFIERS", "Arm", "check_arms", "parse_arms", "read_files"]
 

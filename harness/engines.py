@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from harness.arms import Arm
 from harness.errors import UsageError
-from harness.prepare import Prepared
+from harness.prepared import Prepared
 from harness.results import to_json_object
 from harness.schedule import RouterMode
 from harness.sizes import format_bytes

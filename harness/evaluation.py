@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 from harness.answers import UnitJob, answer_unit, end_on_interrupt
 from harness.errors import UsageError
 from harness.evaluation_log import Evaluation, add_evaluation, evaluations_of
-from harness.prepare import Prepared, PrepareRequest, prepare
+from harness.prepare import prepare
+from harness.prepared import Prepared, PrepareRequest
 from harness.provenance import collect_provenance, python_command
 from harness.quality import (
     UNIT_SUFFIX,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from harness.prepare import Prepared
+from harness.prepared import Prepared
 from meswitch.config import EngineConfig
 from meswitch.core import Failed, Finished, GenerationRequest, SamplingParams, TokensGenerated
 from meswitch.errors import EngineError

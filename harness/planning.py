@@ -14,7 +14,8 @@ from harness.engines import EngineOptions, check_budget, default_budget, engine_
 from harness.errors import UsageError
 from harness.headline import SHAPES_ONLY
 from harness.loadgen import LoadLimits
-from harness.prepare import Prepared, PrepareRequest, prepare
+from harness.prepare import prepare
+from harness.prepared import Prepared, PrepareRequest
 from harness.provenance import collect_provenance, python_command
 from harness.results import Manifest, new_run_id, to_json_object
 from harness.run import ArmPlan, RunPlan

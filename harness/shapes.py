@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.prepare import DeltaSize, Prepared, PrepareRequest
+from harness.prepared import DeltaSize, Prepared, PrepareRequest
 from meswitch.config import SyntheticConfig
 from meswitch.families.family import FAMILY_FILE
 from meswitch.families.shape_family import CONFIG_FILE, list_shape_families, load_shape_family

@@ -13,7 +13,8 @@ from harness.engines import DEFAULT_CUDA_BUDGET, Dtype, EngineOptions, default_b
 from harness.errors import UsageError
 from harness.parity import ParityRow, answer_all, compare_answers, parity_requests, row_dict
 from harness.planning import RunOptions
-from harness.prepare import PrepareRequest, prepare
+from harness.prepare import prepare
+from harness.prepared import PrepareRequest
 from harness.provenance import collect_provenance
 from harness.results import write_atomic
 from harness.telemetry import open_gpu

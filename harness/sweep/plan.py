@@ -9,7 +9,8 @@ from typing import Any
 from harness.arms import Arm, check_arms
 from harness.engines import EngineOptions, check_budget, engine_config
 from harness.errors import UsageError
-from harness.prepare import Prepared, PrepareRequest, prepare
+from harness.prepare import prepare
+from harness.prepared import Prepared, PrepareRequest
 from harness.shapes import is_shape_family
 from harness.sweep.cells import Cell, Grid
 from harness.sweep.results import config_hash

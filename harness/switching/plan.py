@@ -7,7 +7,8 @@ from typing import Literal
 from harness.arms import ARMS
 from harness.engines import EngineOptions, check_budget, engine_config
 from harness.errors import UsageError
-from harness.prepare import Prepared, PrepareRequest, prepare
+from harness.prepare import prepare
+from harness.prepared import Prepared, PrepareRequest
 from harness.sweep.plan import sweep_experts
 from meswitch.config import EngineConfig
 from meswitch.home import home_dir

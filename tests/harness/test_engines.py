@@ -6,7 +6,7 @@ import pytest
 from harness.arms import ARMS, parse_arms
 from harness.engines import EngineOptions, check_budget, default_budget, engine_config, make_options
 from harness.errors import UsageError
-from harness.prepare import DeltaSize, Prepared
+from harness.prepared import DeltaSize, Prepared
 from meswitch.config import SyntheticConfig
 from meswitch.errors import UnknownPolicyError
 

@@ -9,7 +9,7 @@ import pytest
 from harness import evaluation
 from harness.errors import RunFormatError
 from harness.evaluation import QualityOptions, evaluate, rebuild_quality
-from harness.prepare import DeltaSize, Prepared
+from harness.prepared import DeltaSize, Prepared
 from harness.quality import Item, Unit, write_unit
 
 SIZE = DeltaSize(whole=10, linears=6, full_model=50, bits_per_weight=2.0, bits_per_weight_whole=3.0, dense=90)

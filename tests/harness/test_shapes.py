@@ -5,7 +5,8 @@ import pytest
 
 from harness.errors import UsageError
 from harness.planning import RunOptions, plan_run
-from harness.prepare import PrepareRequest, prepare_here
+from harness.prepare import prepare_here
+from harness.prepared import PrepareRequest
 from harness.shapes import is_shape_family
 from harness.telemetry import NullGpu
 

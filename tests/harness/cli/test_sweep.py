@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import run_command
-from harness.prepare import DeltaSize, Prepared
+from harness.prepared import DeltaSize, Prepared
 from harness.sweep.presets import PRESETS, SweepChoices, choose
 from meswitch.config import SyntheticConfig
 

@@ -58,4 +58,4 @@ def test_a_case_steps_its_rows_around_its_context(family: ShapeFamily) -> None:
 
 def runner_state(rig: DecodeRig, case: DecodeCase):  # type: ignore[no-untyped-def]
     runner = rig._mixed if case.E else rig._base_only
-    return runner._state
+    return runner._state.tensors

@@ -10,7 +10,7 @@ from harness.arms import parse_arms
 from harness.clock import FakeClock
 from harness.drivers.fake import FakeDriver, FakePlan
 from harness.engines import EngineOptions
-from harness.prepare import DeltaSize, Prepared
+from harness.prepared import DeltaSize, Prepared
 from harness.sweep.cells import Grid
 from harness.sweep.plan import SweepPlan
 from harness.sweep.workload import Workload

@@ -10,7 +10,7 @@ from harness.clock import FakeClock
 from harness.drivers.fake import FakeDriver, FakePlan
 from harness.engines import EngineOptions
 from harness.errors import UsageError
-from harness.prepare import DeltaSize, Prepared
+from harness.prepared import DeltaSize, Prepared
 from harness.switching.build import rebuild_switching
 from harness.switching.execute import execute_switching
 from harness.switching.plan import Setting, SwitchingOptions, SwitchingPlan, plan_switching
