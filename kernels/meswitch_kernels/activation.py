@@ -77,7 +77,7 @@ def _gated_kernel(
 
 
 def gated_activation(
-    gate_up: torch.Tensor, *, kind: Literal["silu", "gelu_tanh"], bits: int | None = None
+    gate_up: torch.Tensor, *, kind: Literal["silu", "gelu_tanh"], bits: float | None = None
 ) -> torch.Tensor | SlicedActivations:
     """`act(gate) * up`, `[M, F]` like `gate_up`, rounded once. Same contract as `reference.gated_activation_ref`.
 

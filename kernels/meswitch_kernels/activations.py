@@ -6,6 +6,9 @@ does not depend on the order of the sum: not on tiles, not on the batch around t
 
 Byte `c` of a row of packed codes holds `P = 8 / bits` codes; position p of all bytes belongs to one contiguous row of
 bytes here, `[M, 4, P, row_bytes]`. docs/kernels/delta_matmul.md has the index arithmetic.
+
+Signed positions have 0.75 or 0.5 "bits" (groups of 4 and 8): P is 32 or 16, a row has as many bytes as make it K, and
+at 0.5 sums and differences of neighbours take the place of the elements; docs/kernels/sparse_sign.md has their order.
 """
 
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from meswitch_kernels.arena import MAX_K
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import check_available, jit, supports_early_launch, tl, triton
 from meswitch_kernels.packing import BITS, words_per_row
+from meswitch_kernels.sparse_packing import PLANE_BITS
 
 __all__ = [
     "CHUNK",
@@ -33,6 +37,8 @@ SLICES = 4
 CHUNK = 1024
 """Elements of a row that share a sum."""
 
+_ORDERS = (*BITS, *PLANE_BITS.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlicedActivations:
@@ -41,7 +47,7 @@ class SlicedActivations:
     Attributes:
         x: the activations, `[M, K]`.
         slices: bytes `d_t`, `[M, 4, P, row_bytes]` int8; zero where a code is padding.
-        sums: `Σ_k d_t` over chunks, `[M, chunks, 4]` int32.
+        sums: `Σ_k d_t` over chunks, `[M, chunks, 4]` int32; for levels that have an offset.
         inverse: the unit of `v`, `[M]` float32; NaN if the row holds an infinity or a NaN.
         bits: code width whose order the bytes follow.
     """
@@ -50,7 +56,7 @@ class SlicedActivations:
     slices: torch.Tensor
     sums: torch.Tensor
     inverse: torch.Tensor
-    bits: int
+    bits: float
 
 
 @jit
@@ -82,15 +88,18 @@ def store_slices(
     CHUNK: tl.constexpr,
 ):
     """Writes BC elements of a row, whole chunks, in integer form; the row's first program writes its unit, too."""
-    P: tl.constexpr = 8 // BITS
-    # |x| < 2^(exponent - 126), so x * 2^(156 - exponent) is below 2^30
-    exponent = tl.minimum(tl.maximum(283 - (top >> 23), 1), 253)
+    P: tl.constexpr = 16 if BITS == 0.5 else 32 if BITS == 0.75 else 8 // BITS
+    # |x| < 2^(exponent - 126), so x * 2^(156 - exponent) is below 2^30; a sum of two x takes a bit more
+    exponent = tl.minimum(tl.maximum((282 if BITS == 0.5 else 283) - (top >> 23), 1), 253)
     scale = (exponent << 23).to(tl.float32, bitcast=True)
     if i_c == 0:
         unit = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
         tl.store(inverse + i_m, tl.where(top >= 0x7F800000, float("nan"), unit))
     # what is not finite has no integer; the unit already marks its row
     b_v = (tl.where(tl.abs(b_x) < float("inf"), b_x, 0.0) * scale).to(tl.int32)
+    if BITS == 0.5:
+        b_0, b_1 = tl.split(tl.reshape(b_v, (BC // 2, 2)))
+        b_v = tl.reshape(tl.join(b_0 + b_1, b_0 - b_1), (BC,))
     b_0, b_v = _digit(b_v)
     b_1, b_v = _digit(b_v)
     b_2, b_3 = _digit(b_v)
@@ -99,9 +108,19 @@ def store_slices(
     o_h = i_c * (BC // CHUNK) + tl.arange(0, BC // CHUNK)
     i_h = sums + (i_m * chunks + o_h)[:, None] * 4 + tl.arange(0, 4)[None, :]
     tl.store(i_h, tl.sum(tl.reshape(b_d, (BC // CHUNK, CHUNK, 4)), axis=1), mask=(o_h < chunks)[:, None])
-    # byte 4j + q of a block of 64 holds, at position p, the element j + 2 * BITS * (q * P + p)
-    b_d = tl.reshape(b_d.to(tl.int8), (BC // 64, 4, P, 2 * BITS, 4))
-    b_d = tl.reshape(tl.permute(b_d, (4, 2, 0, 3, 1)), (4 * P, BC // P))
+    if BITS == 0.5:
+        # byte 4b + q holds, at position 8h + 4d + j, d = 0 or 1 of pair j of group 4h + q of block b
+        b_d = tl.reshape(b_d.to(tl.int8), (BC // 64, 2, 4, 4, 2, 4))
+        b_d = tl.permute(b_d, (5, 1, 4, 3, 0, 2))
+    elif BITS == 0.75:
+        # byte 4c + q holds, at position 16u + 8e + 4h + j, element j of group 2 * (4h + q) + e of block 2c + u
+        b_d = tl.reshape(b_d.to(tl.int8), (BC // 128, 2, 2, 4, 2, 4, 4))
+        b_d = tl.permute(b_d, (6, 1, 4, 2, 5, 0, 3))
+    else:
+        # byte 4j + q of a block of 64 holds, at position p, the element j + 2 * BITS * (q * P + p)
+        b_d = tl.reshape(b_d.to(tl.int8), (BC // 64, 4, P, 2 * BITS, 4))
+        b_d = tl.permute(b_d, (4, 2, 0, 3, 1))
+    b_d = tl.reshape(b_d, (4 * P, BC // P))
     o_b = i_c * (BC // P) + tl.arange(0, BC // P)
     i_s = slices + (i_m * 4 * P + tl.arange(0, 4 * P))[:, None] * KB + o_b[None, :]
     tl.store(i_s, b_d, mask=(o_b < KB)[None, :])
@@ -137,7 +156,7 @@ def _slice_kernel(
     store_slices(b_x, tl.max(b_top, axis=0), slices, sums, inverse, i_m, i_c, tl.num_programs(1), KB, BITS, BC, BC)
 
 
-def slice_activations(x: torch.Tensor, *, bits: int) -> SlicedActivations:
+def slice_activations(x: torch.Tensor, *, bits: float) -> SlicedActivations:
     """`x` `[M, K]` in integer form; computed once and shared by every layer that reads the same `x`.
 
     Args:
@@ -159,7 +178,7 @@ def slice_activations(x: torch.Tensor, *, bits: int) -> SlicedActivations:
     return sliced
 
 
-def empty_slices(x: torch.Tensor, *, bits: int) -> SlicedActivations:
+def empty_slices(x: torch.Tensor, *, bits: float) -> SlicedActivations:
     """Room for the integer form of `x` `[M, K]`; a kernel that makes `x` writes both.
 
     Raises:
@@ -167,10 +186,10 @@ def empty_slices(x: torch.Tensor, *, bits: int) -> SlicedActivations:
     """
     if x.ndim != 2 or x.dtype not in (torch.float16, torch.bfloat16, torch.float32) or x.stride(1) != 1:
         raise UnsupportedShapeError(f"x must be [M, K] float16, bfloat16 or float32, got {list(x.shape)} {x.dtype}")
-    if bits not in BITS or not 0 < x.shape[1] <= MAX_K:
-        raise UnsupportedShapeError(f"bits must be one of {BITS} and K at most {MAX_K}, got {bits}, {x.shape[1]}")
+    if bits not in _ORDERS or not 0 < x.shape[1] <= MAX_K:
+        raise UnsupportedShapeError(f"bits must be one of {_ORDERS} and K at most {MAX_K}, got {bits}, {x.shape[1]}")
     M, K = x.shape
-    row_bytes, positions = 4 * words_per_row(K, bits), 8 // bits
+    positions, row_bytes = _positions(K, bits)
     return SlicedActivations(
         x=x,
         slices=torch.empty(M, SLICES, positions, row_bytes, dtype=torch.int8, device=x.device),
@@ -187,3 +206,11 @@ def slice_arguments(
     if sliced is None:
         return x, x, x, 0, 0
     return sliced.slices, sliced.sums, sliced.inverse, sliced.slices.shape[3], sliced.sums.shape[1]
+
+
+def _positions(K: int, bits: float) -> tuple[int, int]:
+    """P, and the bytes of a row of one position, whole registers of four."""
+    if bits in BITS:
+        return 8 // int(bits), 4 * words_per_row(K, int(bits))
+    positions = 16 if bits == PLANE_BITS[8] else 32
+    return positions, 4 * triton.cdiv(K, 4 * positions)

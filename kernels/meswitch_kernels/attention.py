@@ -192,7 +192,7 @@ def decode_attention(
     lengths: torch.Tensor,
     scale: float,
     window: int | None = None,
-    bits: int | None = None,
+    bits: float | None = None,
 ) -> torch.Tensor | SlicedActivations:
     """`[B, H * D]` like `q`: what each row's heads found. Same contract as `reference.decode_attention_ref`.
 

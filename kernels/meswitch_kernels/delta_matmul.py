@@ -9,9 +9,12 @@ import torch
 
 from meswitch_kernels.activations import SlicedActivations, slice_activations
 from meswitch_kernels.arena import DeltaArena
+from meswitch_kernels.delta_output import add_product, load_output
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.grouping import RowGroups, group_rows, tile_width
 from meswitch_kernels.launch import check_available, device_name, interpreting, jit, supports_early_launch, tl, triton
+from meswitch_kernels.sparse_arena import SparseArena
+from meswitch_kernels.sparse_matmul import sparse_matmul
 from meswitch_kernels.tiling import DeltaMatmulConfig
 from meswitch_kernels.tuned import delta_config
 
@@ -79,18 +82,8 @@ def _tile(
         mask=m_c[None, :] & (o_h < CHUNKS)[:, None],
         other=0,
     )
-    b_step = tl.load(steps + b_n)
-    o_r = tl.arange(0, R)
-    b_out = tl.load(tile_rows + i_t * R + o_r)
-    m_r = b_out >= 0
-    b_unit = tl.load(inverse + b_out, mask=m_r, other=0.0)
-    i_y = y + b_out.to(tl.int64)[None, :] * stride_ym + o_n[:, None]
-    m_y = m_r[None, :] & (o_n < N)[:, None]
-    b_base = tl.load(i_y, mask=m_y, other=0.0)
-    if S > 0:
-        o_s = tl.arange(0, SP)
-        b_index = tl.load(index + i_n * BM // GN * S + o_s, mask=o_s < S, other=0)
-        b_value = tl.load(values + b_n[:, None] * S + o_s[None, :], mask=(o_s < S)[None, :], other=0.0)
+    b_out, b_unit, b_base, b_step, b_index, b_value = load_output(y, inverse, steps, index, values, tile_rows, i_n,
+                                                                  i_t, stride_ym, N, GN, R, S, SP, BM)  # fmt: skip
     if SK == 1:
         b_acc = tl.zeros([BM, NC], dtype=tl.int32)
         for k in range(0, KB, BKB):
@@ -127,15 +120,8 @@ def _tile(
     b_acc *= 2
     if BITS != 8:
         b_acc -= ((1 << BITS) - 1) * tl.sum(b_sums, axis=0)[None, :]
-    b_total = tl.sum(tl.reshape(b_acc.to(tl.int64) << (8 * (o_c % 4))[None, :], (BM, R, 4)), axis=2)
-    b_y = b_total.to(tl.float32) * (0.5 * b_step[:, None] * b_unit[None, :])
-    if S > 0:
-        i_x = x + b_out.to(tl.int64)[None, :] * stride_xm + b_index[:, None]
-        b_x = tl.load(i_x, mask=(o_s < S)[:, None] & m_r[None, :], other=0.0).to(tl.float32)
-        # multiply-adds in the order of the channels, whatever the tile
-        b_y += tl.dot(b_value.to(tl.float32), b_x, input_precision="ieee")
-    b_y += b_base.to(tl.float32)
-    tl.store(i_y, b_y.to(y.dtype.element_ty), mask=m_y)
+    add_product(y, x, b_acc, b_out, b_unit, b_base, b_step, b_index, b_value, i_n, stride_ym, stride_xm, N, 0.5,
+                R, S, SP, BM)  # fmt: skip
 
 
 @jit
@@ -193,7 +179,7 @@ def _delta_matmul_kernel(
 def delta_matmul(
     y: torch.Tensor,
     x: torch.Tensor | SlicedActivations,
-    arena: DeltaArena,
+    arena: DeltaArena | SparseArena,
     slot_of_row: torch.Tensor | RowGroups,
     *,
     config: DeltaMatmulConfig | None = None,
@@ -219,6 +205,9 @@ def delta_matmul(
     check_available(y)
     sliced = x if isinstance(x, SlicedActivations) else slice_activations(x, bits=arena.bits)
     groups = _groups(slot_of_row, arena)
+    _check(y, sliced, arena, groups)
+    if isinstance(arena, SparseArena):
+        return sparse_matmul(y, sliced, arena, groups, config=config, inline_asm=inline_asm, launch_early=launch_early)
     config = config or delta_config(
         device_name(y.device),
         rows=y.shape[0],
@@ -227,7 +216,8 @@ def delta_matmul(
         row_bytes=arena.row_bytes,
         group_rows=arena.group_rows,
     )
-    _check(y, sliced, arena, groups, config)
+    if arena.group_rows % config.BM and arena.group_rows != arena.N:
+        raise UnsupportedShapeError(f"a salient group must be whole tiles of {config.BM} rows, got {arena.group_rows}")
     M, N = y.shape
     asm = not interpreting() if inline_asm is None else inline_asm
     early = config.launch_early and supports_early_launch(y) if launch_early is None else launch_early
@@ -258,12 +248,8 @@ def unpack_asm(bits: int) -> tuple[str, ...]:
     return (first, *(f"{{ .reg .b32 t; shr.u32 t, $1, {i}; and.b32 $0, t, {mask:#010x}; }}" for i in shifts))
 
 
-def _check(
-    y: torch.Tensor, x: SlicedActivations, arena: DeltaArena, groups: RowGroups, config: DeltaMatmulConfig
-) -> None:
+def _check(y: torch.Tensor, x: SlicedActivations, arena: DeltaArena | SparseArena, groups: RowGroups) -> None:
     M = x.x.shape[0]
-    if arena.group_rows % config.BM and arena.group_rows != arena.N:
-        raise UnsupportedShapeError(f"a salient group must be whole tiles of {config.BM} rows, got {arena.group_rows}")
     if tuple(y.shape) != (M, arena.N) or y.stride(1) != 1:
         raise UnsupportedShapeError(f"y must be [{M}, {arena.N}] with rows of neighbours, got {list(y.shape)}")
     if y.dtype not in (torch.float16, torch.bfloat16, torch.float32):
@@ -276,7 +262,7 @@ def _check(
         raise UnsupportedShapeError(f"there must be one slot for each of {M} rows, got {groups.slot.shape[0]}")
 
 
-def _groups(slot_of_row: torch.Tensor | RowGroups, arena: DeltaArena) -> RowGroups:
+def _groups(slot_of_row: torch.Tensor | RowGroups, arena: DeltaArena | SparseArena) -> RowGroups:
     if isinstance(slot_of_row, RowGroups):
         return slot_of_row
     return group_rows(slot_of_row, width=tile_width(slot_of_row.shape[0], arena.slots))

@@ -12,6 +12,7 @@ from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import TensorDescriptor, check_available, device_name, interpreting, jit, tl, triton
 from meswitch_kernels.levels import level_asm
 from meswitch_kernels.merge import merge_weight
+from meswitch_kernels.sparse_arena import SparseArena
 from meswitch_kernels.tiling import FusedMatmulConfig
 from meswitch_kernels.tuned import fused_config
 from meswitch_kernels.warpgroup_matmul import covers, partial_bytes, warpgroup_matmul
@@ -114,7 +115,7 @@ def _fused_matmul_kernel(
 def fused_matmul(
     x: torch.Tensor,
     weight: torch.Tensor,
-    arena: DeltaArena,
+    arena: DeltaArena | SparseArena,
     slot: int,
     *,
     out: torch.Tensor | None = None,
@@ -140,10 +141,7 @@ def fused_matmul(
         KernelUnavailableError: without Triton or a CUDA device.
     """
     check_available(x)
-    config = config or fused_config(
-        device_name(x.device), rows=max(1, x.shape[0]), N=arena.N, K=arena.K, group_rows=arena.group_rows,
-        warpgroups=covers(x, weight, arena) and (out is None or _begins_well(out)),
-    )  # fmt: skip
+    config = config or _config(x, weight, arena, x.shape[0], out)
     _check(x, weight, arena, slot, config)
     M, N, K = x.shape[0], arena.N, arena.K
     if slot < 0 and out is None:
@@ -152,7 +150,7 @@ def fused_matmul(
     _check_out(y, x, N, config)
     if slot < 0:
         torch.mm(x, weight.T, out=y)
-    elif config.method == "merged":
+    elif config.method == "merged" or isinstance(arena, SparseArena):
         merged = None if scratch is None else _room(scratch, N * K, weight.dtype).view(N, K)
         torch.mm(x, merge_weight(weight, arena, slot, out=merged).T, out=y)
     elif config.method == "warpgroups" and M:
@@ -163,19 +161,30 @@ def fused_matmul(
     return y
 
 
-def scratch_bytes(weight: torch.Tensor, arena: DeltaArena, *, rows: int) -> int:
+def scratch_bytes(weight: torch.Tensor, arena: DeltaArena | SparseArena, *, rows: int) -> int:
     """Bytes of `scratch` that calls of up to `rows` tokens need at most, by the tuned configurations.
 
     Args:
         weight: the base, whose dtype the activations share.
     """
-    warpgroups = covers(weight, weight, arena)
-    name, most = device_name(weight.device), 0
+    most = 0
     for M in range(1, rows + 1):
-        config = fused_config(name, rows=M, N=arena.N, K=arena.K, group_rows=arena.group_rows, warpgroups=warpgroups)
+        config = _config(weight, weight, arena, M, None)
         merged = arena.N * arena.K * weight.element_size() if config.method == "merged" else 0
         most = max(most, merged, partial_bytes(M, arena.N, config) if config.method == "warpgroups" else 0)
     return most
+
+
+def _config(
+    x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena | SparseArena, rows: int, out: torch.Tensor | None
+) -> FusedMatmulConfig:
+    """What was measured nearest; of signed positions `W + D_hat` is written out, for as long as no kernel forms it."""
+    if isinstance(arena, SparseArena):
+        return FusedMatmulConfig(method="merged")
+    return fused_config(
+        device_name(x.device), rows=max(1, rows), N=arena.N, K=arena.K, group_rows=arena.group_rows,
+        warpgroups=covers(x, weight, arena) and (out is None or _begins_well(out)),
+    )  # fmt: skip
 
 
 def _multiply_registers(
@@ -203,7 +212,9 @@ def _multiply_registers(
     )  # fmt: skip
 
 
-def _check(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena, slot: int, config: FusedMatmulConfig) -> None:
+def _check(
+    x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena | SparseArena, slot: int, config: FusedMatmulConfig
+) -> None:
     N, K = arena.N, arena.K
     if tuple(weight.shape) != (N, K) or weight.stride(1) != 1:
         raise UnsupportedShapeError(f"weight must be [{N}, {K}] with rows of neighbours, got {list(weight.shape)}")
@@ -215,6 +226,8 @@ def _check(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena, slot: int, 
         raise UnsupportedShapeError(f"slot must be from -1 to {arena.slots - 1}, got {slot}")
     if config.method == "merged":
         return
+    if isinstance(arena, SparseArena):
+        raise UnsupportedShapeError(f"of signed positions the method must be merged, got {config.method}")
     # the copy engine that moves tiles wants rows to begin at multiples of 16 bytes
     if x.stride(0) * x.element_size() % 16 or weight.stride(0) * weight.element_size() % 16:
         raise UnsupportedShapeError(

@@ -8,6 +8,7 @@ import torch
 from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import check_available, jit, tl, triton
+from meswitch_kernels.sparse_arena import SparseArena
 
 __all__ = ["merge_weight"]
 
@@ -47,17 +48,68 @@ def _merge_kernel(
         b_w += (b_c - 128).to(tl.float32) * b_step[:, None]
     else:
         b_w += (2 * b_c - ((1 << BITS) - 1)).to(tl.float32) * (0.5 * b_step)[:, None]
+    b_w = _with_values(b_w, index, values, b_n, o_k, i_n, i_k, GN, S, BN, BK)
+    m_o = (o_n < N)[:, None] & m_k
+    tl.store(out + o_n[:, None] * stride_on + o_k[None, :], b_w.to(out.dtype.element_ty), mask=m_o)
+
+
+@jit
+def _sparse_merge_kernel(
+    out,  # [N, K]
+    weight,  # [N, K]
+    codes,  # [KEEP, N, UNITS] int32
+    signs,  # [KEEP, N, UNITS] int16; not read at groups of 8
+    steps,  # [N] float32
+    index,  # [N // GN, S] int32
+    values,  # [N, S] float16
+    stride_on,
+    stride_wn,
+    N,
+    K,
+    UNITS,
+    GN,
+    S: tl.constexpr,
+    GROUP: tl.constexpr,
+    KEEP: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    FIELD: tl.constexpr = 4 if GROUP == 8 else 2
+    i_k = tl.program_id(0)
+    i_n = tl.program_id(1).to(tl.int64)
+    o_n = i_n * BN + tl.arange(0, BN)
+    o_k = i_k * BK + tl.arange(0, BK)
+    b_n = tl.minimum(o_n, N - 1)
+    m_k = (o_k < K)[None, :]
+    b_w = tl.load(weight + b_n[:, None] * stride_wn + o_k[None, :], mask=m_k, other=0.0).to(tl.float32)
+    b_level = tl.zeros([BN, BK], dtype=tl.int32)
+    # the group of an element in its block, and its place there
+    group = (o_k % 64 // GROUP)[None, :]
+    place = (o_k % GROUP)[None, :]
+    for plane in tl.static_range(KEEP):
+        i_c = (plane * N + b_n[:, None]) * UNITS + (o_k // 64)[None, :]
+        b_c = tl.load(codes + i_c, mask=m_k, other=0) >> (FIELD * group)
+        b_negative = b_c >> 3 if GROUP == 8 else tl.load(signs + i_c, mask=m_k, other=0).to(tl.int32) >> group
+        b_level += tl.where((b_c & (GROUP - 1)) == place, 1 - 2 * (b_negative & 1), 0)
+    b_w += b_level.to(tl.float32) * tl.load(steps + b_n)[:, None]
+    b_w = _with_values(b_w, index, values, b_n, o_k, i_n, i_k, GN, S, BN, BK)
+    m_o = (o_n < N)[:, None] & m_k
+    tl.store(out + o_n[:, None] * stride_on + o_k[None, :], b_w.to(out.dtype.element_ty), mask=m_o)
+
+
+@jit
+def _with_values(b_w, index, values, b_n, o_k, i_n, i_k, GN, S: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """`b_w` `[BN, BK]` with the salient values of its columns."""
     for s in tl.static_range(S):
         channel = tl.load(index + i_n * BN // GN * S + s)
         if channel // BK == i_k:
             b_v = tl.load(values + b_n * S + s).to(tl.float32)
             b_w += tl.where((o_k == channel)[None, :], b_v[:, None], 0.0)
-    m_o = (o_n < N)[:, None] & m_k
-    tl.store(out + o_n[:, None] * stride_on + o_k[None, :], b_w.to(out.dtype.element_ty), mask=m_o)
+    return b_w
 
 
 def merge_weight(
-    weight: torch.Tensor, arena: DeltaArena, slot: int, *, out: torch.Tensor | None = None
+    weight: torch.Tensor, arena: DeltaArena | SparseArena, slot: int, *, out: torch.Tensor | None = None
 ) -> torch.Tensor:
     """`weight + D_hat[slot]`, `[N, K]`, rounded once to `weight`'s dtype.
 
@@ -81,7 +133,17 @@ def merge_weight(
     BN, BK = 16, 256
     if arena.group_rows % BN and arena.group_rows != N:
         raise UnsupportedShapeError(f"a salient group must be whole tiles of {BN} rows, got {arena.group_rows}")
-    _merge_kernel[(triton.cdiv(K, BK), triton.cdiv(N, BN))](
+    grid = (triton.cdiv(K, BK), triton.cdiv(N, BN))
+    if isinstance(arena, SparseArena):
+        codes = arena.codes[slot]
+        _sparse_merge_kernel[grid](
+            out, weight, codes, arena.signs[slot] if arena.group == 4 else codes, arena.steps[slot],
+            arena.salient_index[slot], arena.salient_values[slot], out.stride(0), weight.stride(0), N, K,
+            codes.shape[-1], arena.group_rows, S=S, GROUP=arena.group, KEEP=arena.keep, BN=BN, BK=BK,
+            enable_fp_fusion=True, num_warps=4,
+        )  # fmt: skip
+        return out
+    _merge_kernel[grid](
         out, weight, arena.codes[slot], arena.steps[slot], arena.salient_index[slot], arena.salient_values[slot],
         out.stride(0), weight.stride(0), N, K, arena.codes.shape[2], arena.group_rows,
         S=S, BITS=arena.bits, BN=BN, BK=BK, enable_fp_fusion=True, num_warps=4,

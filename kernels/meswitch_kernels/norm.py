@@ -90,7 +90,7 @@ def _rms_norm_kernel(
 
 
 def rms_norm(
-    x: torch.Tensor, weight: RowVectors, slots: torch.Tensor | None = None, *, eps: float, bits: int | None = None
+    x: torch.Tensor, weight: RowVectors, slots: torch.Tensor | None = None, *, eps: float, bits: float | None = None
 ) -> torch.Tensor | SlicedActivations:
     """`[M, K]` like `x`, computed in float32 and rounded once. Same contract as `reference.rms_norm_ref`.
 

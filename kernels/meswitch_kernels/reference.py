@@ -9,6 +9,8 @@ import torch
 from meswitch_kernels.arena import DeltaArena, level_offset
 from meswitch_kernels.packing import unpack
 from meswitch_kernels.rows import RowVectors
+from meswitch_kernels.sparse_arena import SparseArena
+from meswitch_kernels.sparse_packing import expand_groups, unpack_groups
 
 __all__ = [
     "choose_tokens_ref",
@@ -23,10 +25,9 @@ __all__ = [
 ]
 
 
-def delta_weight_ref(arena: DeltaArena, slot: int) -> torch.Tensor:
+def delta_weight_ref(arena: DeltaArena | SparseArena, slot: int) -> torch.Tensor:
     """`D_hat` of one slot, `[N, K]` float32."""
-    levels = unpack(arena.codes[slot], arena.bits, arena.K).float() - level_offset(arena.bits)
-    weight = levels * arena.steps[slot][:, None]
+    weight = _levels(arena, slot) * arena.steps[slot][:, None]
     groups = arena.N // arena.group_rows
     for index, part, values in zip(
         arena.salient_index[slot].view(groups, arena.salient).long(),
@@ -38,7 +39,9 @@ def delta_weight_ref(arena: DeltaArena, slot: int) -> torch.Tensor:
     return weight
 
 
-def delta_matmul_ref(y: torch.Tensor, x: torch.Tensor, arena: DeltaArena, slot_of_row: torch.Tensor) -> torch.Tensor:
+def delta_matmul_ref(
+    y: torch.Tensor, x: torch.Tensor, arena: DeltaArena | SparseArena, slot_of_row: torch.Tensor
+) -> torch.Tensor:
     """`y[m] + x[m] @ D_hat[slot_of_row[m]].T`, `[M, N]` float32; `y[m]` where the slot is -1."""
     out = y.float().clone()
     for m, slot in enumerate(slot_of_row.tolist()):
@@ -47,7 +50,7 @@ def delta_matmul_ref(y: torch.Tensor, x: torch.Tensor, arena: DeltaArena, slot_o
     return out
 
 
-def fused_matmul_ref(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena, slot: int) -> torch.Tensor:
+def fused_matmul_ref(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena | SparseArena, slot: int) -> torch.Tensor:
     """`x @ (weight + D_hat[slot]).T`, `[M, N]` float32; the base alone if `slot` is -1."""
     if slot < 0:
         return x.float() @ weight.float().T
@@ -156,6 +159,17 @@ def choose_tokens_ref(
         finite = size > 0 and bool(scores.max().isfinite())
         tokens.append(int((scores == scores.max()).nonzero()[0]) if finite else -1)
     return torch.tensor(tokens, device=logits.device)
+
+
+def _levels(arena: DeltaArena | SparseArena, slot: int) -> torch.Tensor:
+    """The levels of one slot, `[N, K]` float32."""
+    if isinstance(arena, DeltaArena):
+        return unpack(arena.codes[slot], arena.bits, arena.K).float() - level_offset(arena.bits)
+    codes, signs, group, K = arena.codes[slot], arena.signs[slot], arena.group, arena.K
+    levels = torch.zeros(arena.N, K, device=codes.device)
+    for plane, own in [(codes, signs)] if arena.keep == 1 else zip(codes, signs, strict=True):
+        levels += expand_groups(unpack_groups(plane, own, group, K), group, K)
+    return levels
 
 
 def _vectors(vectors: RowVectors, slots: torch.Tensor | None, M: int) -> torch.Tensor:

@@ -17,13 +17,16 @@ import torch
 
 from meswitch_kernels.packing import BLOCK
 
-__all__ = ["GROUPS", "SPARSE_LAYOUT", "expand_groups", "pack_groups", "plane_shapes", "unpack_groups"]
+__all__ = ["GROUPS", "PLANE_BITS", "SPARSE_LAYOUT", "expand_groups", "pack_groups", "plane_shapes", "unpack_groups"]
 
 GROUPS = (4, 8, 16)
 """The group sizes that can be packed."""
 
 SPARSE_LAYOUT = "sparse-sign-64/1"
 """The name of this arrangement of bits."""
+
+PLANE_BITS = {4: 0.75, 8: 0.5}
+"""Bits of a code for each element of its group, of the groups that kernels cover."""
 
 # bits of a code that lie in the first plane, and that plane's unit
 _FIELD = {4: (2, torch.int32), 8: (4, torch.int32), 16: (4, torch.int16)}

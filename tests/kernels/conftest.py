@@ -44,12 +44,44 @@ def make_arena(device):
 
 
 @pytest.fixture
+def make_sparse_arena(device):
+    """A function that draws an arena of signed positions; every seventh row has step 0.
+
+    `make_sparse_arena(E, N, K, S, group, keep=1, groups=None)`.
+    """
+    from meswitch_kernels.sparse_arena import SparseArena
+    from meswitch_kernels.sparse_packing import pack_groups
+
+    def make(E, N, K, S, group, keep=1, groups=None):
+        drawn = torch.randint(0, 2 * group, (E, keep, N, -(-K // group)), dtype=torch.uint8)
+        packed = [pack_groups(codes, group) for codes in drawn.flatten(0, 1)]
+        codes, signs = (torch.stack(planes).unflatten(0, (E, keep)) for planes in zip(*packed, strict=True))
+        steps = torch.rand(E, N) * 1e-2
+        steps[:, ::7] = 0.0
+        index = torch.stack([torch.randperm(K)[:S].sort().values for _ in range(E * (groups or 1))]).int()
+        return SparseArena(
+            codes=(codes if keep > 1 else codes.squeeze(1)).to(device),
+            signs=(signs if keep > 1 else signs.squeeze(1)).to(device),
+            steps=steps.to(device),
+            salient_index=(index if groups is None else index.view(E, groups, S)).to(device),
+            salient_values=(torch.randn(E, N, S) * 1e-2).half().to(device),
+            group=group,
+            K=K,
+        )
+
+    torch.manual_seed(0)
+    return make
+
+
+@pytest.fixture
 def spread(device):
     """A function: the same arena as views of one image of bytes a slot, what lies between them at its most harmful."""
     from dataclasses import replace
 
     def place(arena, lead_bytes=256):
-        names = ("codes", "steps", "salient_index", "salient_values")
+        names = [
+            name for name in ("codes", "signs", "steps", "salient_index", "salient_values") if hasattr(arena, name)
+        ]
         parts = [getattr(arena, name) for name in names]
         sizes = [-(-part[0].numel() * part.element_size() // 256) * 256 for part in parts]
         image = torch.full((arena.slots, lead_bytes + sum(sizes)), 0xFF, dtype=torch.uint8, device=device)

@@ -40,10 +40,16 @@ def _run(ptx, *, outputs=1, **inputs):
             case "xor.b32":
                 result = a ^ more[0]
             case "prmt.b32":
+                # with the highest bit of a nibble set, the hardware would copy a byte's sign
+                assert not more[1] & 0x8888
                 octets = [(a | more[0] << 32) >> 8 * i & 0xFF for i in range(8)]
                 result = sum(octets[more[1] >> 4 * i & 7] << 8 * i for i in range(4))
             case "shr.u32":
                 result = a >> more[0]
+            case "shl.b32":
+                result = a << more[0] & _MASK
+            case "or.b32":
+                result = a | more[0]
             case "shf.r.wrap.b32":
                 result = ((more[0] << 32 | a) >> (more[1] % 32)) & _MASK
             case "lop3.b32":
@@ -108,3 +114,42 @@ def test_two_words_become_eight_pairs_of_doubled_levels(bits, dtype):
         assert _floats(pair, dtype).tolist() == [2 * code - (2**bits - 1) for code in codes]
     levels, steps, weights = (_register(torch.tensor(v, dtype=dtype)) for v in ([3.0, -1.0], [0.5, 0.25], [1.0, 2.0]))
     assert _floats(_run(multiply_add, levels=levels, steps=steps, weights=weights), dtype).tolist() == [2.5, 1.75]
+
+
+def _group_level(words, signs, group, i, place):
+    """-1, 0 or 1: the level at `place` of group i of a block."""
+    from meswitch_kernels.sparse_packing import unpack_groups
+
+    code = int(unpack_groups(torch.tensor([[words]]).int(), signs, group, 64)[0, i])
+    return (1 - 2 * (code // group)) * (code % group == place)
+
+
+def _levels(register):
+    return [(register >> 8 * q & 0xFF ^ 0x80) - 0x80 for q in range(4)]
+
+
+def test_a_word_of_groups_of_eight_becomes_the_levels_of_sums_and_differences():
+    from meswitch_kernels.sparse_matmul import levels_asm, selectors_asm
+
+    for word in (0x9E3779B9, 0x01234567, 0x89ABCDEF):
+        found = _run(selectors_asm(8), outputs=4, word=word)
+        for p in range(16):
+            h, j = p // 8, p % 4
+            for q, level in enumerate(_levels(_run(levels_asm()[j], selector=found[p // 4]))):
+                even, odd = (
+                    _group_level(word, torch.empty(1, 0, dtype=torch.int16), 8, 4 * h + q, 2 * j + i) for i in (0, 1)
+                )
+                # even * x + odd * x' is half of (even + odd) * (x + x') + (even - odd) * (x - x')
+                assert level == (even - odd if p // 4 % 2 else even + odd)
+
+
+def test_two_words_and_signs_of_groups_of_four_become_their_levels():
+    from meswitch_kernels.sparse_matmul import levels_asm, selectors_asm
+
+    words, signs = (0x9E3779B9, 0x2545F491), 0x6A09E667
+    found = _run(selectors_asm(4), outputs=8, first=words[0], second=words[1], signs=signs)
+    for p in range(32):
+        u, e, h, j = p // 16, p // 8 % 2, p // 4 % 2, p % 4
+        own = torch.tensor([[signs >> 16 * u & 0xFFFF]], dtype=torch.int32).to(torch.int16)
+        for q, level in enumerate(_levels(_run(levels_asm()[j], selector=found[p // 4]))):
+            assert level == _group_level(words[u], own, 4, 2 * (4 * h + q) + e, j)

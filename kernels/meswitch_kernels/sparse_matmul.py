@@ -1,0 +1,247 @@
+"""`delta_matmul` of signed positions: `y[m] += step_e ⊙ (x[m] · levels_eᵀ) + x[m, salient_e] · values_eᵀ`.
+
+The design of delta_matmul.py: weights are the M side of an int8 tensor-core product, four bytes of each activation of a
+few rows its N side. A byte permutation looks four codes up at once: four levels -1, 0 or 1. At groups of 8, a code has
+more bits than it can look up; there pairs of neighbours are replaced by their sum and their difference, which a code
+meets with one sign each. docs/kernels/sparse_sign.md has the derivation, the order of bytes and the floor.
+"""
+
+import torch
+
+from meswitch_kernels.activations import SlicedActivations
+from meswitch_kernels.delta_output import add_product, load_output
+from meswitch_kernels.errors import UnsupportedShapeError
+from meswitch_kernels.grouping import RowGroups
+from meswitch_kernels.launch import interpreting, jit, supports_early_launch, tl, triton
+from meswitch_kernels.sparse_arena import SparseArena
+from meswitch_kernels.tiling import DeltaMatmulConfig
+
+__all__ = ["levels_asm", "selectors_asm", "sparse_config", "sparse_matmul"]
+
+
+@jit
+def _words(codes, signs, b_n, k, plane, UNITS, GROUP: tl.constexpr, BKB: tl.constexpr, EVEN: tl.constexpr):
+    """What the levels of BKB bytes of a position are looked up with: registers of packed codes, and of packed signs.
+
+    [BM, BKB] int8 at groups of 8, where four bytes are a word; at groups of 4 int16 and int8, where four pairs are the
+    words and the signs of two blocks.
+    """
+    WIDTH: tl.constexpr = 4 if GROUP == 8 else 2
+    o_w = k + tl.arange(0, BKB)
+    m_w = None if EVEN else (o_w < UNITS * WIDTH)[None, :]
+    i_w = plane * UNITS * WIDTH + b_n[:, None] * UNITS * WIDTH + o_w[None, :]
+    other: tl.constexpr = None if EVEN else 0
+    b_w = tl.load(codes + i_w, mask=m_w, other=other)
+    b_s = tl.load(signs + i_w, mask=m_w, other=other) if GROUP == 4 else b_w
+    return b_w, b_s
+
+
+@jit
+def _selectors(b_w, b_s, GROUP: tl.constexpr, ASM: tl.constexpr):
+    """Codes in the form of which `_looked_up` takes four at a time."""
+    if GROUP == 8:
+        return tl.inline_asm_elementwise(
+            ASM, "=&r,=&r,=&r,=&r,r", [b_w], dtype=(tl.int8, tl.int8, tl.int8, tl.int8), is_pure=True, pack=4
+        )
+    else:
+        return tl.inline_asm_elementwise(
+            ASM, "=&r,=&r,=&r,=&r,=&r,=&r,=&r,=&r,r,r,r", [b_w, b_s],
+            dtype=(tl.int8, tl.int8, tl.int8, tl.int8, tl.int8, tl.int8, tl.int8, tl.int8), is_pure=True, pack=4,
+        )  # fmt: skip
+
+
+@jit
+def _decoded(codes, signs, b_n, k, p: tl.constexpr, UNITS, GROUP: tl.constexpr, BKB: tl.constexpr):
+    """The levels of position p without PTX, [BM, BKB] int8: each byte looks for its own word."""
+    o_w = k + tl.arange(0, BKB)
+    q = o_w % 4
+    if GROUP == 8:
+        second: tl.constexpr = p // 4 % 2
+        block = o_w // 4
+        m_w = (block < UNITS)[None, :]
+        b_w = tl.load(codes + b_n[:, None] * UNITS + block[None, :], mask=m_w, other=0)
+        b_c = (b_w >> (4 * (p // 8 * 4 + q))[None, :]) & 15
+        b_negative = b_c >> 3
+        if second:
+            b_negative = b_negative ^ (b_c & 1)
+        b_here = (b_c & 7) >> 1 == p % 4
+    else:
+        u: tl.constexpr = p // 16
+        e: tl.constexpr = p // 8 % 2
+        block = o_w // 4 * 2 + u
+        group = (2 * (p // 4 % 2 * 4 + q) + e)[None, :]
+        m_w = (block < UNITS)[None, :]
+        i_w = b_n[:, None] * UNITS + block[None, :]
+        b_here = ((tl.load(codes + i_w, mask=m_w, other=0) >> (2 * group)) & 3) == p % 4
+        b_negative = (tl.load(signs + i_w, mask=m_w, other=0).to(tl.int32) >> group) & 1
+    return tl.where(b_here, 1 - 2 * b_negative, 0).to(tl.int8)
+
+
+@jit
+def _sparse_matmul_kernel(
+    y,  # [M, N]
+    x,  # [M, K]
+    slices,  # [M, 4, P, KB] int8
+    inverse,  # [M] float32
+    codes,  # [E, KEEP, N, UNITS] int32; with PTX, int8 at groups of 8 and int16 at groups of 4
+    signs,  # [E, KEEP, N, UNITS] int16, with PTX int8; not read at groups of 8
+    steps,  # [E, N] float32
+    index,  # [E, N // GN, S] int32
+    values,  # [E, N, S] float16
+    tile_slot,  # [B] int32
+    tile_rows,  # [B, R] int32
+    stride_ym,
+    stride_xm,
+    stride_ce,
+    stride_ge,
+    stride_se,
+    stride_ie,
+    stride_ve,
+    N,
+    UNITS,
+    KB,
+    GN,
+    GROUP: tl.constexpr,
+    KEEP: tl.constexpr,
+    R: tl.constexpr,
+    S: tl.constexpr,
+    SP: tl.constexpr,
+    BM: tl.constexpr,
+    BKB: tl.constexpr,
+    EVEN: tl.constexpr,
+    ASM: tl.constexpr,
+    EARLY: tl.constexpr,
+):
+    P: tl.constexpr = 16 if GROUP == 8 else 32
+    NC: tl.constexpr = 4 * R
+    # tiles are the fast axis: those that share an expert meet in the L2 cache
+    i_t = tl.program_id(0).to(tl.int64)
+    i_n = tl.program_id(1).to(tl.int64)
+    if EARLY:
+        # everything read from here on may be the work of the kernel ahead
+        tl.extra.cuda.gdc_wait()
+    slot = tl.load(tile_slot + i_t).to(tl.int64)
+    if slot < 0:
+        return
+    codes += slot * stride_ce
+    signs += slot * stride_ge
+    steps += slot * stride_se
+    index += slot * stride_ie
+    values += slot * stride_ve
+    # rows beyond N are read again and not stored
+    b_n = tl.minimum(i_n * BM + tl.arange(0, BM), N - 1)
+    o_c = tl.arange(0, NC)
+    b_row = tl.load(tile_rows + i_t * R + o_c // 4)
+    m_c = b_row >= 0
+    b_column = (b_row.to(tl.int64) * 4 + o_c % 4) * P * KB
+    b_out, b_unit, b_base, b_step, b_index, b_value = load_output(y, inverse, steps, index, values, tile_rows, i_n,
+                                                                  i_t, stride_ym, N, GN, R, S, SP, BM)  # fmt: skip
+    b_acc = tl.zeros([BM, NC], dtype=tl.int32)
+    for k in range(0, KB, BKB):
+        o_k = k + tl.arange(0, BKB)
+        m_x = m_c[None, :] if EVEN else m_c[None, :] & (o_k < KB)[:, None]
+        for plane in tl.static_range(KEEP):
+            if ASM is not None:
+                b_w, b_s = _words(codes, signs, b_n, k, plane * N, UNITS, GROUP, BKB, EVEN)
+                b_select = _selectors(b_w, b_s, GROUP, ASM[0])
+            for p in tl.static_range(P):
+                # [BKB, NC]; the second plane finds them in the L1 cache
+                b_x = tl.load(slices + b_column[None, :] + (p * KB + o_k)[:, None], mask=m_x, other=0)
+                if ASM is not None:
+                    b_l = tl.inline_asm_elementwise(
+                        ASM[1 + p % 4], "=r,r", [b_select[p // 4]], dtype=tl.int8, is_pure=True, pack=4
+                    )
+                else:
+                    at = plane * N * UNITS
+                    b_l = _decoded(codes + at, signs + at, b_n, k, p, UNITS, GROUP, BKB)
+                b_acc = tl.dot(b_l, b_x, acc=b_acc, out_dtype=tl.int32)
+    # sums and differences of neighbours count every element twice
+    FACTOR: tl.constexpr = 0.5 if GROUP == 8 else 1.0
+    add_product(y, x, b_acc, b_out, b_unit, b_base, b_step, b_index, b_value, i_n, stride_ym, stride_xm, N, FACTOR,
+                R, S, SP, BM)  # fmt: skip
+
+
+def sparse_matmul(
+    y: torch.Tensor,
+    x: SlicedActivations,
+    arena: SparseArena,
+    groups: RowGroups,
+    *,
+    config: DeltaMatmulConfig | None = None,
+    inline_asm: bool | None = None,
+    launch_early: bool | None = None,
+) -> torch.Tensor:
+    """`y` itself, with the deltas' product added in place: what `delta_matmul` calls, and its contract.
+
+    Raises:
+        UnsupportedShapeError: for tiles that do not fit.
+    """
+    M, N = y.shape
+    config = config or sparse_config(rows=M, width=groups.width, N=N, group_rows=arena.group_rows)
+    if config.SK != 1:
+        raise UnsupportedShapeError(f"rows of signed positions are not split: SK must be 1, got {config.SK}")
+    if arena.group_rows % config.BM and arena.group_rows != N:
+        raise UnsupportedShapeError(f"a salient group must be whole tiles of {config.BM} rows, got {arena.group_rows}")
+    asm = not interpreting() if inline_asm is None else inline_asm
+    early = config.launch_early and supports_early_launch(y) if launch_early is None else launch_early
+    units, KB, S = arena.codes.shape[-1], x.slices.shape[3], arena.salient
+    codes, signs = arena.codes, arena.signs if arena.group == 4 else arena.codes
+    if asm:
+        codes, signs = (
+            (codes.view(torch.int8),) * 2 if arena.group == 8 else (codes.view(torch.int16), signs.view(torch.int8))
+        )
+    _sparse_matmul_kernel[(M, triton.cdiv(N, config.BM))](
+        y, x.x, x.slices, x.inverse, codes, signs, arena.steps, arena.salient_index, arena.salient_values,
+        groups.slot, groups.rows, y.stride(0), x.x.stride(0), codes.stride(0), signs.stride(0), arena.steps.stride(0),
+        arena.salient_index.stride(0), arena.salient_values.stride(0), N, units, KB, arena.group_rows,
+        GROUP=arena.group, KEEP=arena.keep, R=groups.width, S=S, SP=max(16, triton.next_power_of_2(S)),
+        BM=config.BM, BKB=config.BKB, EVEN=KB % config.BKB == 0 and units % 2 == 0,
+        ASM=(selectors_asm(arena.group), *levels_asm()) if asm else None, EARLY=early,
+        enable_fp_fusion=True, num_warps=config.warps, num_stages=config.stages,
+        **({"launch_pdl": True} if early else {}),
+    )  # fmt: skip
+    return y
+
+
+def sparse_config(*, rows: int, width: int, N: int, group_rows: int) -> DeltaMatmulConfig:
+    """Tile sizes for a batch of `rows` in tiles of `width`; counted from machine code, not measured yet."""
+    few = rows // width * N < 1 << 16
+    BM = 16 if few or (group_rows != N and group_rows % 64) else 64
+    return DeltaMatmulConfig(BM=BM, BKB=64, warps=1 if BM == 16 else 2)
+
+
+def selectors_asm(group: int) -> str:
+    """PTX that turns registers of packed codes into selectors of byte permutations, four codes in 16 bits each.
+
+    A selector's nibble is `sign << 2 | place`, place one of four. At groups of 8 `$4` is a word; `$0` and `$2` are its
+    codes 0..3, `$1` and `$3` codes... in the order of positions: two halves, of each the signs that sums meet and those
+    that differences meet. At groups of 4 `$8` and `$9` are the words of two blocks and `$10` their signs; of each word
+    the even groups' halves come first, then the odd groups'.
+    """
+    if group == 8:
+        return (
+            "{ .reg .b32 t; shr.u32 t, $4, 1; and.b32 $0, t, 0x77777777; shl.b32 t, $4, 2; and.b32 t, t, 0x44444444; "
+            "xor.b32 $1, $0, t; shr.u32 $2, $0, 16; shr.u32 $3, $1, 16; }"
+        )
+    lines = [".reg .b32 t, e, o;", "shr.u32 o, $10, 1;"]
+    for block in range(2):
+        word, first = f"${8 + block}", 4 * block
+        for parity, signs in enumerate(("$10", "o")):
+            even, high = f"${first + 2 * parity}", f"${first + 2 * parity + 1}"
+            # bits 0 and 2 of a nibble of signs go to bits 2 and 6 of a byte: those of every other group
+            lines += (
+                [f"shr.u32 t, {signs}, 16;", "and.b32 t, t, 0x7777;"] if block else [f"and.b32 t, {signs}, 0x7777;"]
+            )
+            lines += ["prmt.b32 e, 0x04000400, 0x44404440, t;"]
+            lines += (
+                [f"shr.u32 t, {word}, 2;", "and.b32 t, t, 0x33333333;"]
+                if parity
+                else [f"and.b32 t, {word}, 0x33333333;"]
+            )
+            lines += [f"or.b32 {even}, t, e;", f"shr.u32 {high}, {even}, 16;"]
+    return "{ " + " ".join(lines) + " }"
+
+
+def levels_asm() -> tuple[str, ...]:
+    """PTX that looks up the levels of four codes in one place, for each of four places."""
+    return tuple(f"prmt.b32 $0, {1 << 8 * j:#010x}, {0xFF << 8 * j:#010x}, $1;" for j in range(4))
