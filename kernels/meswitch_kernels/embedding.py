@@ -8,6 +8,7 @@ import torch
 from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import check_available, jit, tl, triton
+from meswitch_kernels.sparse_arena import SparseArena
 
 __all__ = ["delta_rows"]
 
@@ -54,7 +55,9 @@ def _delta_rows_kernel(
     tl.store(y + i_m * stride_ym + o_k, b_d.to(y.dtype.element_ty), mask=m_k)
 
 
-def delta_rows(y: torch.Tensor, tokens: torch.Tensor, arena: DeltaArena, slot_of_row: torch.Tensor) -> torch.Tensor:
+def delta_rows(
+    y: torch.Tensor, tokens: torch.Tensor, arena: DeltaArena | SparseArena, slot_of_row: torch.Tensor
+) -> torch.Tensor:
     """`y` itself, with each token's delta row added in place. Same contract as `reference.delta_rows_ref`.
 
     Args:
@@ -67,6 +70,8 @@ def delta_rows(y: torch.Tensor, tokens: torch.Tensor, arena: DeltaArena, slot_of
         KernelUnavailableError: without Triton or a CUDA device.
     """
     check_available(y)
+    if isinstance(arena, SparseArena):
+        raise UnsupportedShapeError(f"a table's codes must be of single elements, got groups of {arena.group}")
     M, K = y.shape[0], arena.K
     if y.ndim != 2 or y.shape[1] != K or y.stride(1) != 1:
         raise UnsupportedShapeError(f"y must be [M, {K}] with rows of neighbours, got {list(y.shape)}")

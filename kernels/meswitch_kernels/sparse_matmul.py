@@ -243,5 +243,13 @@ def selectors_asm(group: int) -> str:
 
 
 def levels_asm() -> tuple[str, ...]:
-    """PTX that looks up the levels of four codes in one place, for each of four places."""
-    return tuple(f"prmt.b32 $0, {1 << 8 * j:#010x}, {0xFF << 8 * j:#010x}, $1;" for j in range(4))
+    """PTX that looks up the levels of four codes in one place, for each of four places.
+
+    A permutation takes one constant; of two, the compiler would move one into a register before each. So that it keeps
+    them there, it must not know what they are: bits below a lane and the lane's own bit share nothing.
+    """
+    return tuple(
+        "{ .reg .b32 t, z; mov.u32 t, %lanemask_lt; mov.u32 z, %lanemask_eq; and.b32 t, t, z; "
+        f"or.b32 t, t, {1 << 8 * j:#010x}; prmt.b32 $0, t, {0xFF << 8 * j:#010x}, $1; }}"
+        for j in range(4)
+    )

@@ -11,6 +11,7 @@ from meswitch_kernels.delta_matmul import delta_matmul
 from meswitch_kernels.fused_matmul import fused_matmul
 from meswitch_kernels.grouping import RowGroups
 from meswitch_kernels.merge import merge_weight
+from meswitch_kernels.sparse_arena import SparseArena
 
 __all__ = ["DeltaColumns", "StepGroups", "SwitchLinear"]
 
@@ -19,7 +20,7 @@ __all__ = ["DeltaColumns", "StepGroups", "SwitchLinear"]
 class DeltaColumns:
     """The deltas of output channels `start` to `stop` of a layer, in every slot."""
 
-    arena: DeltaArena
+    arena: DeltaArena | SparseArena
     start: int
     stop: int
 

@@ -17,6 +17,7 @@ import torch
 from meswitch.codecs.base import TensorSpec
 from meswitch.cuda.decoder_shape import DecoderShape
 from meswitch_kernels.packing import words_per_row
+from meswitch_kernels.sparse_packing import plane_shapes
 
 __all__ = ["ALIGNMENT_BYTES", "CodeShape", "MatrixPart", "Place", "SlotLayout", "VectorPart", "slot_layout"]
 
@@ -36,14 +37,18 @@ class CodeShape:
     """How a codec describes a matrix.
 
     Attributes:
-        bits: of a code.
+        bits: of a code, for each element that it describes.
         salient: input channels with exact values.
         planes: 2 where codes of `bits` bits serve alone, and as many more refine them.
+        group: neighbours along the input that share a code, which is the place and the sign of one of them.
+        keep: codes of a group.
     """
 
-    bits: int
+    bits: float
     salient: int
     planes: int = 1
+    group: int = 1
+    keep: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,9 @@ class MatrixPart:
         K: input dimension.
         code: how the codec describes them.
         codes, steps, index, values: byte offsets in the image; those of `[N, W]` int32, `[N]` float32, `[G, S]` int32
-            and `[N, S]` float16, where G lists of N / G rows each cover the matrices.
+            and `[N, S]` float16, where G lists of N / G rows each cover the matrices. Codes of groups are
+            `[keep, N, W]`.
+        signs: that of the codes' signs, `[keep, N, sign_units]` int16, where they do not lie in the codes.
         stored: what the codec calls the codes and the steps.
     """
 
@@ -71,6 +78,7 @@ class MatrixPart:
     K: int
     code: CodeShape
     codes: int
+    signs: int
     steps: int
     index: int
     values: int
@@ -89,7 +97,12 @@ class MatrixPart:
     @property
     def words(self) -> int:
         """W: words of a row of codes."""
-        return words_per_row(self.K, self.code.bits)
+        return _row_units(self.K, self.code)[0]
+
+    @property
+    def sign_units(self) -> int:
+        """16-bit units of a row of signs that lie apart from their codes."""
+        return _row_units(self.K, self.code)[1]
 
     @property
     def end(self) -> int:
@@ -105,15 +118,24 @@ class MatrixPart:
             yield (
                 name,
                 {
-                    self.stored[0]: (
-                        Place(self.codes + 4 * first * self.words, TensorSpec((rows, self.words), torch.int32)),
-                    ),
+                    **self._code_places(first, rows),
                     self.stored[1]: (Place(self.steps + 4 * first, TensorSpec((rows,), torch.float32)),),
                     "salient": tuple(Place(self.index + 4 * S * g, TensorSpec((S,), torch.int32)) for g in lists),
                     "values": (Place(self.values + 2 * first * S, TensorSpec((rows, S), torch.float16)),),
                 },
             )
             first += rows
+
+    def _code_places(self, first: int, rows: int) -> dict[str, Sequence[Place]]:
+        """Codes, and signs that lie apart, of the matrix whose first row is `first` of all."""
+        name, offset = self.stored[0], self.codes + 4 * first * self.words
+        if self.code.group == 1:
+            return {name: (Place(offset, TensorSpec((rows, self.words), torch.int32)),)}
+        signs = self.signs + 2 * first * self.sign_units
+        return {
+            name: (Place(offset, TensorSpec((self.code.keep, rows, self.words), torch.int32)),),
+            "signs": (Place(signs, TensorSpec((self.code.keep, rows, self.sign_units), torch.int16)),),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +264,14 @@ def _layer(cursor: "_Cursor", shape: DecoderShape, prefix: str, code: CodeShape)
     return parts
 
 
+def _row_units(K: int, code: CodeShape) -> tuple[int, int]:
+    """Words of a row of codes, and 16-bit units of its signs where they lie apart."""
+    if code.group == 1:
+        return words_per_row(K, int(code.bits)), 0
+    (words, _), (sign_units, _) = plane_shapes(K, code.group)
+    return words, sign_units
+
+
 class _Cursor:
     """Gives out aligned places, one after the other."""
 
@@ -262,11 +292,13 @@ class _Cursor:
         """A place for matrices stacked along N."""
         N, S = sum(rows.values()), code.salient
         lists = N // gcd(*rows.values())
+        words, sign_units = _row_units(K, code)
         return MatrixPart(
             rows=rows,
             K=K,
             code=code,
-            codes=self._take(4 * N * words_per_row(K, code.bits)),
+            codes=self._take(4 * code.keep * N * words),
+            signs=self._take(2 * code.keep * N * sign_units),
             steps=self._take(4 * N),
             index=self._take(4 * lists * S),
             values=self._take(2 * N * S),
@@ -279,9 +311,12 @@ class _Cursor:
         return replace(second, stored=("refinement", "step"))
 
     def stack(self, prefix: str, rows: Mapping[str, int], K: int, code: CodeShape) -> dict[str, Part]:
-        """One part for all matrices, or one for each where tiles would span two of them."""
+        """One part for all matrices, or one for each where tiles would span two of them.
+
+        Two codes of a group lie in two planes of a matrix, and those of matrices side by side would not be planes.
+        """
         names = {name: f"{prefix}.{name}_proj.weight" for name in rows}
-        if gcd(*rows.values()) % STACK_ROWS == 0:
+        if gcd(*rows.values()) % STACK_ROWS == 0 and code.keep == 1:
             key = {"q": "qkv", "gate": "gate_up"}.get(next(iter(rows)), next(iter(rows)))
             return {key: self.matrix({names[name]: N for name, N in rows.items()}, K, code)}
         return {name: self.matrix({names[name]: N}, K, code) for name, N in rows.items()}

@@ -4,6 +4,7 @@ import torch
 
 from meswitch.cuda.slot_layout import MatrixPart, SlotLayout, VectorPart
 from meswitch_kernels.arena import DeltaArena
+from meswitch_kernels.sparse_arena import SparseArena
 
 __all__ = ["SlotArena"]
 
@@ -32,16 +33,32 @@ class SlotArena:
         """Bytes of all slots."""
         return self.memory.numel()
 
-    def matrix(self, part: MatrixPart) -> DeltaArena:
+    def matrix(self, part: MatrixPart) -> DeltaArena | SparseArena:
         """The codes of `part` in every slot; views, strided over slots."""
-        N, S, G = part.N, part.code.salient, part.groups
-        E, index = self.slots, self._view(part.index, 4 * G * S, torch.int32)
-        return DeltaArena(
-            codes=self._view(part.codes, 4 * N * part.words, torch.int32).view(E, N, part.words),
-            steps=self._view(part.steps, 4 * N, torch.float32),
-            salient_index=index.view(E, G, S) if G > 1 else index,
-            salient_values=self._view(part.values, 2 * N * S, torch.float16).view(E, N, S),
-            bits=part.code.bits,
+        N, S, G, E = part.N, part.code.salient, part.groups, self.slots
+        codes = self._view(part.codes, 4 * part.code.keep * N * part.words, torch.int32)
+        steps = self._steps(part)
+        index = self._view(part.index, 4 * G * S, torch.int32)
+        index = index.view(E, G, S) if G > 1 else index
+        values = self._view(part.values, 2 * N * S, torch.float16).view(E, N, S)
+        if part.code.group == 1:
+            return DeltaArena(
+                codes=codes.view(E, N, part.words),
+                steps=steps,
+                salient_index=index,
+                salient_values=values,
+                bits=int(part.code.bits),
+                K=part.K,
+            )
+        planes = (part.code.keep,) if part.code.keep > 1 else ()
+        signs = self._view(part.signs, 2 * part.code.keep * N * part.sign_units, torch.int16)
+        return SparseArena(
+            codes=codes.view(E, *planes, N, part.words),
+            signs=signs.view(E, *planes, N, part.sign_units),
+            steps=steps,
+            salient_index=index,
+            salient_values=values,
+            group=part.code.group,
             K=part.K,
         )
 

@@ -21,6 +21,8 @@ def _register(floats):
 def _run(ptx, *, outputs=1, **inputs):
     """The value of `$0`, or of all outputs, after the instructions, with 32-bit registers named as in the text."""
     registers = {f"${i}": value for i, value in enumerate(inputs.values(), start=outputs)}
+    # of the fifth lane
+    registers |= {"%lanemask_eq": 1 << 5, "%lanemask_lt": (1 << 5) - 1}
 
     def value(operand):
         return registers[operand] if operand in registers else int(operand, 0)
@@ -33,7 +35,7 @@ def _run(ptx, *, outputs=1, **inputs):
         a, *more = [value(o) for o in operands]
         dtype = torch.bfloat16 if "bf16" in operation else torch.float16
         match operation:
-            case "mov.b32":
+            case "mov.b32" | "mov.u32":
                 result = a
             case "and.b32":
                 result = a & more[0]

@@ -43,23 +43,20 @@ def roots(tmp_path_factory) -> dict[str, Path]:
     return found
 
 
-@pytest.fixture(scope="module")
-def nested(roots, tmp_path_factory) -> dict[str, Path]:
-    """The first expert as bit planes, and what those merge into."""
-    folder = tmp_path_factory.mktemp("nested")
-    found = dict(roots)
-    found["e1.delta"] = folder / "e1.delta"
-    config = CompressConfig(
-        base=roots[BASE],
-        expert=roots["e1.full"],
-        output=found["e1.delta"],
-        name="e1",
-        linear="nested",
-        force=True,
+def described(roots, folder: Path, name: str, linear: str) -> dict[str, Path]:
+    """`roots` with an expert's linears described by another codec, and what those merge into."""
+    found = {**roots, f"{name}.delta": folder / f"{name}.delta", name: folder / f"{name}.merged"}
+    compress_expert(
+        CompressConfig(
+            base=roots[BASE],
+            expert=roots[f"{name}.full"],
+            output=found[f"{name}.delta"],
+            name=name,
+            linear=linear,
+            force=True,
+        )
     )
-    compress_expert(config)
-    found["e1"] = folder / "e1.merged"
-    merge(roots[BASE], found["e1.delta"], found["e1"])
+    merge(roots[BASE], found[f"{name}.delta"], found[name])
     return found
 
 
@@ -115,12 +112,23 @@ def test_an_expert_without_a_slot_is_brought_from_host_memory(roots):
     served.close()
 
 
-def test_an_expert_in_bit_planes_ends_up_with_both(nested):
+def test_an_expert_in_bit_planes_ends_up_with_both(roots, tmp_path):
+    nested = described(roots, tmp_path, "e1", "nested")
     served = engine(nested, experts={"e1": nested["e1.delta"]})
     # the first request brings it; where copies are immediate, the next step finds both planes
     run(served, [ask("a", "e1", (5, 6), max_tokens=1)])
     found = answers(run(served, [ask("b", "e1", (3, 14, 15, 9), max_tokens=3)]))
     assert found["b"] == generate(nested["e1"], (3, 14, 15, 9), 3)
+    served.close()
+
+
+@pytest.mark.parametrize("spec", ["group=8,channels=3", pytest.param("group=4,keep=2", marks=pytest.mark.slow)])
+def test_an_expert_of_signed_positions_answers_as_what_it_merges_into(roots, tmp_path, spec):
+    sparse = described(roots, tmp_path, "e1", f"sparse-sign:{spec}")
+    served = engine(sparse, experts={"e1": sparse["e1.delta"]})
+    prompts = {"e1": (3, 14, 15, 9), BASE: (4, 14, 15, 9)}
+    events = run(served, [ask(name, name, prompt, max_tokens=2) for name, prompt in prompts.items()])
+    assert answers(events) == {name: generate(sparse[name], prompt, 2) for name, prompt in prompts.items()}
     served.close()
 
 

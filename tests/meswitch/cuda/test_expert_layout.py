@@ -1,11 +1,13 @@
 """Slots are alike, so experts that store differently are refused by name before an engine starts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from meswitch.cuda.decoder_shape import DecoderShape
 from meswitch.cuda.expert_layout import layout_of
-from meswitch.cuda.slot_layout import CodeShape
+from meswitch.cuda.slot_layout import CodeShape, MatrixPart, slot_layout
 from meswitch.errors import UnsupportedModelError
 from tests.meswitch.cuda.delta_experts import make_base, make_delta, opened, shape_of
 
@@ -62,6 +64,40 @@ def test_only_linears_may_come_in_two_planes(base: Path, tmp_path: Path) -> None
     tables = opened(make_delta(base, tmp_path / "tables", linear="nested", head="nested"))
     with pytest.raises(UnsupportedModelError, match=r"tables: lm_head.weight: on CUDA a codec of head .* got nested"):
         layout_of({"tables": tables}, shape_of(base))
+
+
+def test_signed_positions_describe_linears_and_heads_but_no_tables(base: Path, tmp_path: Path) -> None:
+    two = "sparse-sign:group=4,keep=2"
+    layout = layout_of(
+        {"e": opened(make_delta(base, tmp_path / "e", linear="sparse-sign:group=8", head=two))}, shape_of(base)
+    )
+    assert layout.linear_code == CodeShape(bits=0.5, salient=0, group=8)
+    assert layout.head_part.code == CodeShape(bits=0.75, salient=0, group=4, keep=2)
+    table = opened(make_delta(base, tmp_path / "table", embedding="sparse-sign"))
+    with pytest.raises(UnsupportedModelError, match=r"on CUDA a codec of embedding must be .* got sparse-sign"):
+        layout_of({"table": table}, shape_of(base))
+    large = opened(make_delta(base, tmp_path / "large", linear="sparse-sign:group=16"))
+    with pytest.raises(UnsupportedModelError, match="groups of sparse-sign must be 4 or 8, got group=16"):
+        layout_of({"large": large}, shape_of(base))
+
+
+def test_signs_that_lie_apart_have_a_place_behind_their_codes() -> None:
+    shape = DecoderShape(
+        layers=1, K=128, heads=8, kv_heads=8, head_dim=16, F=256, vocabulary=100, eps=1e-5, activation="silu",
+        qkv_bias=False, qk_norm=False, window=None, tied=False,
+    )  # fmt: skip
+    table = CodeShape(bits=4, salient=0)
+    code = CodeShape(bits=0.75, salient=0, group=4)
+    layer = slot_layout(shape, linear=code, embedding=table, head=table).layers[0]
+    stacked = layer["qkv"]
+    assert isinstance(stacked, MatrixPart)
+    # 384 rows of two blocks: a word and a unit of 16 bits each
+    assert (stacked.signs - stacked.codes, stacked.steps - stacked.signs) == (384 * 8, 384 * 4)
+    places = [where for _, where in stacked.places()]
+    assert [where["codes"][0].offset - stacked.codes for where in places] == [0, 128 * 8, 256 * 8]
+    assert [where["signs"][0].offset - stacked.signs for where in places] == [0, 128 * 4, 256 * 4]
+    two = slot_layout(shape, linear=replace(code, keep=2), embedding=table, head=table).layers[0]
+    assert {"q", "k", "v", "gate", "up"} < two.keys()
 
 
 def test_an_expert_with_more_tokens_than_the_base_is_refused(base: Path, tmp_path: Path) -> None:

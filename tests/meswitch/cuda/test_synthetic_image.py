@@ -60,6 +60,19 @@ def test_every_matrix_has_random_codes_and_small_steps_and_values() -> None:
                 assert 0 < piece(image, places["values"][0]).abs().max() < 0.01
 
 
+def test_signed_positions_are_random_words_and_small_steps_too() -> None:
+    layout = synthetic_layout(SyntheticConfig(linear="sparse-sign:group=4,channels=2"), SHAPE)
+    image = filled(SyntheticImageSource(layout, seed=0, name="e"))
+    part = layout.layers[0]["gate_up"]
+    assert isinstance(part, MatrixPart)
+    # 512 rows of two blocks of 64: a word and a unit of 16 bits each, a step, two values; two lists of channels
+    assert part.end - part.codes == 512 * (2 * (4 + 2) + 4 + 2 * 2) + 256
+    for _, places in part.places():
+        assert piece(image, places["codes"][0]).shape == (1, 256, 2)
+        assert len(piece(image, places["signs"][0]).unique()) > 400
+        assert 1e-4 <= piece(image, places["step"][0]).min() <= piece(image, places["step"][0]).max() <= 3e-4
+
+
 def test_salient_channels_ascend_and_are_equal_in_all_lists_of_a_matrix() -> None:
     image = filled(SyntheticImageSource(LAYOUT, seed=0, name="e"))
     down = LAYOUT.layers[0]["down"]
