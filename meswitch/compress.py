@@ -2,16 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 
 import torch
 from blake3 import blake3
 
+from meswitch.ahead import torch_threads, work_ahead
 from meswitch.architecture import ParameterKind
-from meswitch.calibration_stream import CalibrationStream, compress_delta
+from meswitch.calibration_stream import CalibrationStream, InputStatistics, compress_delta
 from meswitch.checkpoint import CONFIG_FILE
 from meswitch.codecs import Codec, format_spec, parse_codec, takes_second_moment
 from meswitch.compress_config import CompressConfig, torch_device
@@ -39,6 +42,7 @@ class CompressProgress:
 
 
 Report = Callable[[CompressProgress], None]
+Tensors = dict[str, torch.Tensor]
 
 
 def compress_expert(config: CompressConfig, *, progress: Report | None = None) -> Manifest:
@@ -97,12 +101,11 @@ def _write(
     device = torch.device(config.device)
     try:
         norms = writer.start()
-        for number, parameter in enumerate(plan):
-            report(CompressProgress(parameter.name, number, len(plan)))
-            if parameter.name in norms:
-                continue
-            tensors, norms[parameter.name] = _compress_parameter(pair, parameter, calibration, device)
-            writer.write(parameter.name, tensors, norms[parameter.name])
+        missing = [parameter for parameter in plan if parameter.name not in norms]
+        for number, (parameter, tensors, facts) in enumerate(_compressed(pair, missing, calibration, device)):
+            report(CompressProgress(parameter.name, len(plan) - len(missing) + number, len(plan)))
+            norms[parameter.name] = facts
+            writer.write(parameter.name, tensors, facts)
         if not config.force:
             check_parent(pair, (norms[p.name] for p in plan if p.kind is ParameterKind.LINEAR))
         tokenizer = _copy_companions(pair.expert, root / TOKENIZER_DIR)
@@ -154,14 +157,38 @@ def _resume_key(
     return str(blake3(json.dumps(parts).encode()).hexdigest())
 
 
+def _compressed(
+    pair: Pair, parameters: Sequence[PlannedParameter], calibration: CalibrationStream | None, device: torch.device
+) -> Iterator[tuple[PlannedParameter, Tensors, dict[str, float]]]:
+    """Each parameter with what `_compress_parameter` makes of it, in order, several at a time.
+
+    Those on their way are never more than the largest of them.
+    """
+    largest = max((prod(p.spec.shape) for p in parameters), default=0)
+    with torch_threads(1) as threads:
+
+        def known() -> Iterator[tuple[tuple[PlannedParameter, InputStatistics | None], int]]:
+            for parameter in parameters:
+                # layers are read by all threads: their products are large
+                with torch_threads(threads):
+                    statistics = None if calibration is None else calibration.of(parameter.name)
+                yield (parameter, statistics), prod(parameter.spec.shape)
+
+        # beside a GPU the second worker reads while the first one waits
+        workers = threads if device.type == "cpu" else 2
+        work = partial(_compress_parameter, pair, device)
+        for (parameter, _), (tensors, norms) in work_ahead(known(), work, limit=largest, workers=workers):
+            yield parameter, tensors, norms
+
+
 def _compress_parameter(
-    pair: Pair, parameter: PlannedParameter, calibration: CalibrationStream | None, device: torch.device
-) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    pair: Pair, device: torch.device, item: tuple[PlannedParameter, InputStatistics | None]
+) -> tuple[Tensors, dict[str, float]]:
     """The tensors to store, and the squared norms of delta and base where there is a delta."""
+    parameter, statistics = item
     name, codec = parameter.name, parameter.codec
     if codec is None or parameter.base_name is None:
         return {tensor_name(name, EXACT_LOCAL): pair.expert.values(name)}, {}
-    statistics = None if calibration is None else calibration.of(name)
     delta, norms = delta_and_norms(pair, parameter, device=device)
     compressed = compress_delta(codec, delta, statistics)
     del delta

@@ -7,7 +7,7 @@ levels.
 
 import torch
 
-__all__ = ["codes_of", "largest_level", "levels_of", "nearest_levels"]
+__all__ = ["codes_of", "largest_level", "levels_of", "nearest_levels", "round_to_levels_"]
 
 
 def largest_level(bits: int) -> float:
@@ -17,7 +17,12 @@ def largest_level(bits: int) -> float:
 
 def nearest_levels(scaled: torch.Tensor, bits: int) -> torch.Tensor:
     """The level nearest to each element of `scaled` (delta over step), float32. 0 goes to `+½` where there is no 0."""
-    levels = scaled.round() if bits == 8 else scaled.floor().add_(0.5)
+    return round_to_levels_(scaled.clone(), bits)
+
+
+def round_to_levels_(scaled: torch.Tensor, bits: int) -> torch.Tensor:
+    """`scaled` itself, overwritten with `nearest_levels` of it."""
+    levels = scaled.round_() if bits == 8 else scaled.floor_().add_(0.5)
     return levels.clamp_(-largest_level(bits), largest_level(bits))
 
 

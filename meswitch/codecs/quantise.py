@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import torch
 
-from meswitch.codecs.levels import largest_level, nearest_levels
+from meswitch.codecs.levels import largest_level, round_to_levels_
 
 __all__ = [
     "FIT_RULES",
@@ -64,9 +64,9 @@ def quantise_rows(delta: torch.Tensor, *, bits: int, rule: StepRule) -> tuple[to
     peak, unit = scaled_rows(delta)
     if rule == "absmax":
         step = torch.full_like(peak, 1.0 / largest_level(bits))
-        levels = nearest_levels(unit / step.unsqueeze(1), bits)
+        levels = round_to_levels_(unit / step.unsqueeze(1), bits)
     else:
-        levels = nearest_levels(unit / _least_squares(unit, bits).unsqueeze(1), bits)
+        levels = round_to_levels_(unit / _least_squares(unit, bits).unsqueeze(1), bits)
         step = _FITS[rule](unit, levels)
     return levels, _unscaled(step, peak)
 
@@ -127,12 +127,14 @@ def _least_squares(unit: torch.Tensor, bits: int) -> torch.Tensor:
         # the sign is the nearest level at any step
         return step
     best_gain = torch.full_like(step, -1.0)
+    # written again by every fit: fresh memory would cost more than the arithmetic
+    room = (torch.empty_like(unit), torch.empty_like(unit))
     for start in _starts(unit, bits):
-        refitted, gain = _refit(unit, start, bits)
+        refitted, gain = _refit(unit, start, bits, room)
         step = torch.where(gain > best_gain, refitted, step)
         best_gain = torch.maximum(gain, best_gain)
     for _ in range(_ITERATIONS):
-        step, _ = _refit(unit, step, bits)
+        step, _ = _refit(unit, step, bits, room)
     return step
 
 
@@ -146,9 +148,17 @@ def _starts(unit: torch.Tensor, bits: int) -> Iterator[torch.Tensor]:
         yield torch.where(deviation > 0, deviation * _GAUSSIAN_STEP[bits], 1.0)
 
 
-def _refit(unit: torch.Tensor, step: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best step for the levels nearest under `step`, and the energy of the row that it explains, both `[N]`."""
-    levels = nearest_levels(unit / step.unsqueeze(1), bits)
-    along, energy = torch.linalg.vecdot(unit, levels), torch.linalg.vecdot(levels, levels)
+def _refit(
+    unit: torch.Tensor, step: torch.Tensor, bits: int, room: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best step for the levels nearest under `step`, and the energy of the row that it explains, both `[N]`.
+
+    Args:
+        room: two matrices like `unit`, which are overwritten.
+    """
+    levels, products = room
+    round_to_levels_(torch.div(unit, step.unsqueeze(1), out=levels), bits)
+    along = torch.mul(unit, levels, out=products).sum(dim=1)
+    energy = torch.mul(levels, levels, out=products).sum(dim=1)
     fits = (along > 0) & (energy > 0)
     return torch.where(fits, along / energy, step), torch.where(fits, along * along / energy, 0.0)

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meswitch.codecs import quantise
 from meswitch.codecs.levels import largest_level, nearest_levels
-from meswitch.codecs.quantise import fitted_steps, quantise_rows, row_chunks
+from meswitch.codecs.quantise import fitted_steps, quantise_rows, row_chunks, scaled_rows
 
 
 def gaussian(N: int, K: int, seed: int = 0) -> torch.Tensor:
@@ -159,3 +160,36 @@ def test_row_chunks_cover_every_row_once(N, K):
     assert [chunk.start for chunk in chunks] == [0, *(chunk.stop for chunk in chunks[:-1])]
     assert chunks[-1].stop == min(N, 50)
     assert all((chunk.stop - chunk.start - 1) * K < 1 << 20 for chunk in chunks)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_memory_that_is_written_again_changes_no_bit(bits):
+    delta = torch.randn(40, 100, generator=torch.Generator().manual_seed(5)) * 1e-3
+    delta[3] = 0
+    delta[4, 7] = 1.0
+
+    def fit(unit, step):
+        # the same expressions, each with memory of its own
+        levels = nearest_levels(unit / step.unsqueeze(1), bits)
+        along, energy = torch.linalg.vecdot(unit, levels), torch.linalg.vecdot(levels, levels)
+        fits = (along > 0) & (energy > 0)
+        return torch.where(fits, along / energy, step), torch.where(fits, along * along / energy, 0.0)
+
+    _, unit = scaled_rows(delta)
+    room = (torch.empty_like(unit), torch.empty_like(unit))
+    step = torch.full((40,), 0.3 / largest_level(bits))
+    for _ in range(3):
+        found, wanted = quantise._refit(unit, step, bits, room), fit(unit, step)
+        assert torch.equal(found[0], wanted[0])
+        assert torch.equal(found[1], wanted[1])
+        step = found[0]
+
+
+@pytest.mark.parametrize("bits", [2, 8])
+def test_pieces_of_rows_are_quantised_as_the_whole(bits):
+    delta = torch.randn(37, 70, generator=torch.Generator().manual_seed(6))
+    whole = quantise_rows(delta, bits=bits, rule="unbiased")
+    for size in (1, 8):
+        pieces = [quantise_rows(part, bits=bits, rule="unbiased") for part in delta.split(size)]
+        assert torch.equal(whole[0], torch.cat([levels for levels, _ in pieces]))
+        assert torch.equal(whole[1], torch.cat([steps for _, steps in pieces]))
