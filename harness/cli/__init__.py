@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from harness.cli.compression import compression as compression_
 from harness.cli.decode import decode as decode_
 from harness.cli.environment import environment
 from harness.cli.memory import memory as memory_
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command(name="run")(run_)
 app.command(name="decode")(decode_)
+app.command(name="compression")(compression_)
 app.command(name="memory")(memory_)
 app.command(name="sweep")(sweep_)
 app.command(name="switching")(switching_)

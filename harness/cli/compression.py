@@ -1,0 +1,49 @@
+"""`harness compression`: what compressing an expert takes, on synthetic experts of a published model's shape."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meswitch.compress_config import DEFAULT_EMBEDDING, DEFAULT_HEAD, DEFAULT_LINEAR
+
+__all__ = ["compression"]
+
+
+def compression(
+    family: Annotated[str, typer.Option(help="A shape, or a Hugging Face config: random weights are made of it.")],
+    layers: Annotated[
+        list[int], typer.Option(help="Layers of the expert; repeat: two depths project the model's own.")
+    ],
+    linear: Annotated[str, typer.Option(help="Codec of the linear weights.")] = DEFAULT_LINEAR,
+    embedding: Annotated[str, typer.Option(help="Codec of the embedding.")] = DEFAULT_EMBEDDING,
+    head: Annotated[str, typer.Option(help="Codec of the head.")] = DEFAULT_HEAD,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="That torch may use.")] = 2,
+    texts: Annotated[int, typer.Option(help="Calibration texts; 0 compresses without.")] = 0,
+    tokens: Annotated[int, typer.Option(help="Of each text.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of weights and texts; 0 is a seed.")] = 0,
+    scratch: Annotated[Path | None, typer.Option(help="Where checkpoints are written and removed.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Keep the rows there; those that it already has are not measured again."),
+    ] = None,
+) -> None:
+    """Compress synthetic experts: seconds, and the most anonymous memory, beside what is allowed."""
+    # torch takes seconds to import: never for --help
+    from harness.compression.measure import CompressionOptions, measure_compression
+
+    options = CompressionOptions(
+        family=family,
+        layers=tuple(layers),
+        linear=linear,
+        embedding=embedding,
+        head=head,
+        device=device,
+        threads=threads,
+        texts=texts,
+        tokens=tokens,
+        seed=seed,
+        scratch=scratch,
+    )
+    measure_compression(options, json_file, typer.echo)
