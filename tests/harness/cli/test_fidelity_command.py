@@ -47,6 +47,16 @@ def test_rebuild_writes_rows_tables_and_figure(tmp_path: Path, capsys: pytest.Ca
     assert (row["kl"], row["accuracy"], row["n"]) == (0.05, 0.5, 2)
 
 
+def test_likelihoods_lie_beside_the_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keep(tmp_path / "reports/results/pocket/likelihood")
+    assert run_command(["quality", "pocket", "--likelihood", "--rebuild", "--json"]) == 0
+    assert capsys.readouterr().out.startswith("[")
+    assert not (tmp_path / "reports/results/pocket/quality.json").exists()
+
+
 def test_json_is_the_rows_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keep(tmp_path)
     assert run_command(["quality", "--likelihood", "--rebuild", "--json", "--output", str(tmp_path)]) == 0
