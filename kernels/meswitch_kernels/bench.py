@@ -28,6 +28,7 @@ from meswitch_kernels.fused_matmul import fused_matmul
 from meswitch_kernels.grouping import group_rows, tile_width
 from meswitch_kernels.launch import triton
 from meswitch_kernels.reference import delta_matmul_ref, fused_matmul_ref
+from meswitch_kernels.sparse_arena import SparseArena
 from meswitch_kernels.timing import Timing, matmul_rate, read_bandwidth, time_calls
 
 __all__ = ["COLUMNS", "main", "measure"]
@@ -59,13 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m meswitch_kernels.bench", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write rows here; resumed if it exists")
-    parser.add_argument("--full", action="store_true", help="also 1, 4 and 8 bits")
+    parser.add_argument("--full", action="store_true", help="also 1, 4 and 8 bits, and signed positions (0.75 and 0.5)")
     parser.add_argument("--only", metavar="KERNEL", help="delta_matmul, delta_matmul_sliced or fused_matmul")
+    parser.add_argument("--bits", type=float, help="one code width of the grid: 0.5, 0.75, 1, 2, 4 or 8")
     parser.add_argument("--commit", help="of the code, where it is not a git checkout")
     parser.add_argument("--seconds", type=float, help="stop before a case once this much time has passed")
     options = parser.parse_args(arguments)
     try:
-        cases = [c for c in grid(full=options.full) if options.only in (None, c.kernel)]
+        cases = [c for c in grid(full=options.full or options.bits is not None) if options.only in (None, c.kernel)]
+        cases = [c for c in cases if options.bits in (None, c.bits)]
         measure(cases, options.json, seconds=options.seconds, commit=options.commit)
     except KernelError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -131,7 +134,7 @@ def _measure_case(case: BenchCase, bandwidth: float, baselines: _Baselines) -> t
     return row, {**raw, "fp16_bmm_us": list(bmm.repeats_us)} if bmm else raw
 
 
-def _delta_calls(case: BenchCase, arena: DeltaArena) -> list[Callable[[], object]]:
+def _delta_calls(case: BenchCase, arena: DeltaArena | SparseArena) -> list[Callable[[], object]]:
     slots = (torch.arange(case.B, device="cuda") % case.E).int()
     groups = group_rows(slots, width=tile_width(case.B, case.E))
     arenas = [arena, *(make_arena(case) for _ in range(_sets(arena.expert_bytes * case.E) - 1))]
@@ -151,7 +154,7 @@ def _delta_calls(case: BenchCase, arena: DeltaArena) -> list[Callable[[], object
     return [call(i) for i in range(len(arenas))]
 
 
-def _fused_calls(case: BenchCase, arena: DeltaArena) -> list[Callable[[], object]]:
+def _fused_calls(case: BenchCase, arena: DeltaArena | SparseArena) -> list[Callable[[], object]]:
     sets = _sets(arena.expert_bytes + 2 * case.N * case.K)
     arenas = [arena, *(make_arena(case) for _ in range(sets - 1))]
     weights = [(torch.randn(case.N, case.K, device="cuda") * 0.02).bfloat16() for _ in arenas]

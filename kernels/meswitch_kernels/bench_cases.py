@@ -11,6 +11,8 @@ import torch
 
 from meswitch_kernels.arena import DeltaArena
 from meswitch_kernels.packing import words_per_row
+from meswitch_kernels.sparse_arena import SparseArena
+from meswitch_kernels.sparse_packing import PLANE_BITS, plane_shapes
 
 __all__ = ["LAYERS", "BenchCase", "grid", "make_arena"]
 
@@ -41,7 +43,7 @@ class BenchCase:
     layer: str
     B: int
     E: int
-    bits: int
+    bits: float
 
     @property
     def N(self) -> int:  # noqa: N802 - a dimension
@@ -59,14 +61,14 @@ class BenchCase:
         return _SALIENT
 
     @property
-    def key(self) -> tuple[str, str, int, int, int]:
+    def key(self) -> tuple[str, str, int, int, float]:
         """What tells this case from the others."""
         return self.kernel, self.layer, self.B, self.E, self.bits
 
 
 def grid(*, full: bool) -> Iterator[BenchCase]:
-    """The cases: 2 bits, or with `full` also 1, 4 and 8."""
-    for bits in (2, 1, 4, 8) if full else (2,):
+    """The cases: 2 bits, or with `full` also 1, 4 and 8, and signed positions: 0.75 and 0.5."""
+    for bits in (2, 1, 4, 8, *PLANE_BITS.values()) if full else (2,):
         # first what targets speak of, then a decoder layer's four products on the ends of prompts
         for layer, B in (
             *product(("q", "gate", "down"), (512, 2048)),
@@ -83,17 +85,25 @@ def grid(*, full: bool) -> Iterator[BenchCase]:
                     yield BenchCase(kernel="delta_matmul_sliced", layer=layer, B=B, E=E, bits=bits)
 
 
-def make_arena(case: BenchCase) -> DeltaArena:
+def make_arena(case: BenchCase, *, device: str = "cuda") -> DeltaArena | SparseArena:
     """E random experts of a layer on the device. Every code is as likely as any other."""
-    N, K, E, S, bits = case.N, case.K, case.E, case.salient, case.bits
+    N, K, E, S = case.N, case.K, case.E, case.salient
     groups = _GROUPS.get(case.layer, 1)
-    words = (E, N, words_per_row(K, bits))
-    index = torch.stack([torch.randperm(K, device="cuda")[:S].sort().values for _ in range(E * groups)]).int()
-    return DeltaArena(
-        codes=torch.randint(-(2**31), 2**31 - 1, words, dtype=torch.int32, device="cuda"),
-        steps=torch.rand(E, N, device="cuda") * 2e-3,
-        salient_index=index.view(E, groups, S) if groups > 1 else index,
-        salient_values=(torch.randn(E, N, S, device="cuda") * 1e-2).half(),
-        bits=bits,
-        K=K,
-    )
+    index = torch.stack([torch.randperm(K, device=device)[:S].sort().values for _ in range(E * groups)]).int()
+    index = index.view(E, groups, S) if groups > 1 else index
+    steps = torch.rand(E, N, device=device) * 2e-3
+    values = (torch.randn(E, N, S, device=device) * 1e-2).half()
+    for group, bits in PLANE_BITS.items():
+        if bits == case.bits:
+            (units, dtype), (sign_units, sign_dtype) = plane_shapes(K, group)
+            codes, signs = _random((E, N, units), dtype, device), _random((E, N, sign_units), sign_dtype, device)
+            return SparseArena(
+                codes=codes, signs=signs, steps=steps, salient_index=index, salient_values=values, group=group, K=K
+            )
+    words = _random((E, N, words_per_row(K, int(case.bits))), torch.int32, device)
+    return DeltaArena(codes=words, steps=steps, salient_index=index, salient_values=values, bits=int(case.bits), K=K)
+
+
+def _random(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
+    limits = torch.iinfo(dtype)
+    return torch.randint(limits.min, limits.max, shape, dtype=dtype, device=device)

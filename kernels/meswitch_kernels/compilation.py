@@ -20,10 +20,11 @@ from meswitch_kernels.grouping import _group_kernel
 from meswitch_kernels.hopper import GluonSource, gl
 from meswitch_kernels.launch import interpreting, triton
 from meswitch_kernels.levels import level_asm, warpgroup_asm
-from meswitch_kernels.merge import _merge_kernel
+from meswitch_kernels.merge import _merge_kernel, _sparse_merge_kernel
 from meswitch_kernels.norm import _rms_norm_kernel
 from meswitch_kernels.rotary import _rotary_kernel
 from meswitch_kernels.sampling import _best_kernel, _choose_kernel
+from meswitch_kernels.sparse_matmul import _sparse_matmul_kernel, levels_asm, selectors_asm
 from meswitch_kernels.warpgroup_matmul import _warpgroup_matmul_kernel
 
 __all__ = ["compile_kernels", "main"]
@@ -67,7 +68,10 @@ def main(arguments: list[str]) -> int:
 
 def _variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], Mapping[str, Any]]]:
     tile: dict[str, Any]
+    asm: dict[str, Any]
     yield "slice", _slice_kernel, 4, {}, {"BITS": 2, "BA": 4096, "BC": 1024, "EARLY": early}
+    for name, bits in (("slice pairs", 0.5), ("slice groups", 0.75)):
+        yield name, _slice_kernel, 4, {}, {"BITS": bits, "BA": 4096, "BC": 1024, "EARLY": early}
     yield "group", _group_kernel, 8, {}, {"BB": 16, "R": 4}
     shape = {"S": 8, "SP": 16}
     delta = {**shape, "CH": 4, "EVEN": True, "EARLY": early}
@@ -76,6 +80,13 @@ def _variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], M
         yield f"delta_matmul {bits} bits", _delta_matmul_kernel, 2, {"codes": "*i8"}, {**delta, **tile}
     tile = {"R": 4, "BITS": 2, "BM": 16, "BKB": 64, "SK": 4, "ASM": None}
     yield "delta_matmul split", _delta_matmul_kernel, 4, {"codes": "*i8"}, {**delta, **tile, "EVEN": False}
+    for group, codes in ((4, "*i16"), (8, "*i8")):
+        tile = {"R": 2, "GROUP": group, "KEEP": 1, "BM": 64, "BKB": 64, "EVEN": True, "EARLY": early}
+        asm = {"ASM": (selectors_asm(group), *levels_asm())}
+        types = {"codes": codes, "signs": "*i8"}
+        yield f"sparse_matmul groups of {group}", _sparse_matmul_kernel, 2, types, {**shape, **tile, **asm}
+    tile = {**tile, "KEEP": 2, "BM": 16, "EVEN": False, "ASM": None}
+    yield "sparse_matmul two planes", _sparse_matmul_kernel, 1, {"signs": "*i16"}, {**shape, **tile, "GROUP": 4}
     types = {"codes": "*i16", "x_tiles": "tensordesc<bf16[64,64]>", "w_tiles": "tensordesc<bf16[128,64]>"}
     for bits in (2, 8):
         tile = {"BITS": bits, "BM": 64, "BN": 128, "BK": 64, "GROUP": 8, "EVEN": True, "PRECISION": None}
@@ -83,6 +94,8 @@ def _variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], M
         yield f"fused_matmul {bits} bits", _fused_matmul_kernel, 4, types, {**shape, **tile, **asm}
     yield "delta_rows", _delta_rows_kernel, 4, {}, {"S": 8, "BITS": 4, "BK": 1024}
     yield "merge", _merge_kernel, 4, {}, {"S": 8, "BITS": 2, "BN": 16, "BK": 256}
+    merge = {"S": 8, "GROUP": 4, "KEEP": 1, "BN": 16, "BK": 256}
+    yield "sparse merge", _sparse_merge_kernel, 4, {"signs": "*i16"}, merge
     yield from _step_variants(early)
 
 
@@ -118,7 +131,9 @@ def _compile(kernel: Any, capability: int, warps: int, types: Mapping[str, str],
     known = {**_TYPES, **types}
     signature = {name: "constexpr" if name in constants else known.get(name, "i32") for name in names}
     # pointers and strides of real tensors are multiples of 16; vector loads depend on it
-    aligned = [n for n in names if signature[n].startswith("*") or n.startswith("stride_") or n in ("KB", "KH", "W")]
+    aligned = [
+        n for n in names if signature[n].startswith("*") or n.startswith("stride_") or n in ("KB", "KH", "UNITS", "W")
+    ]
     source = (GluonSource if kernel.is_gluon() else triton.compiler.ASTSource)(
         fn=kernel,
         signature=signature,

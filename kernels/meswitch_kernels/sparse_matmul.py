@@ -18,6 +18,9 @@ from meswitch_kernels.tiling import DeltaMatmulConfig
 
 __all__ = ["levels_asm", "selectors_asm", "sparse_config", "sparse_matmul"]
 
+_ENOUGH_ROWS = 8192
+"""Output channels of all tiles from which tall programs keep a large GPU busy."""
+
 
 @jit
 def _words(codes, signs, b_n, k, plane, UNITS, GROUP: tl.constexpr, BKB: tl.constexpr, EVEN: tl.constexpr):
@@ -177,7 +180,7 @@ def sparse_matmul(
         UnsupportedShapeError: for tiles that do not fit.
     """
     M, N = y.shape
-    config = config or sparse_config(rows=M, width=groups.width, N=N, group_rows=arena.group_rows)
+    config = config or sparse_config(arena, rows=M, width=groups.width)
     if config.SK != 1:
         raise UnsupportedShapeError(f"rows of signed positions are not split: SK must be 1, got {config.SK}")
     if arena.group_rows % config.BM and arena.group_rows != N:
@@ -203,20 +206,26 @@ def sparse_matmul(
     return y
 
 
-def sparse_config(*, rows: int, width: int, N: int, group_rows: int) -> DeltaMatmulConfig:
-    """Tile sizes for a batch of `rows` in tiles of `width`; counted from machine code, not measured yet."""
-    few = rows // width * N < 1 << 16
-    BM = 16 if few or (group_rows != N and group_rows % 64) else 64
-    return DeltaMatmulConfig(BM=BM, BKB=64, warps=1 if BM == 16 else 2)
+def sparse_config(arena: SparseArena, *, rows: int, width: int) -> DeltaMatmulConfig:
+    """Tile sizes for a batch of `rows` in tiles of `width`: chosen by counting instructions, not measured yet."""
+    # with tall tiles a row of activations is read less often, but groups of 4 would need more registers than there are
+    most = 16 if max(1, rows // width) * arena.N < _ENOUGH_ROWS else 128 if arena.group == 8 else 64
+    BM = next(size for size in (128, 64, 32, 16) if size <= most and _fits(arena, size))
+    return DeltaMatmulConfig(BM=BM, BKB=64, warps=1 if BM <= 32 else 2)
+
+
+def _fits(arena: SparseArena, BM: int) -> bool:
+    """Whether no tile spans two lists of salient channels; the smallest tile is for the check to refuse."""
+    return arena.group_rows == arena.N or arena.group_rows % BM == 0 or BM == 16
 
 
 def selectors_asm(group: int) -> str:
     """PTX that turns registers of packed codes into selectors of byte permutations, four codes in 16 bits each.
 
-    A selector's nibble is `sign << 2 | place`, place one of four. At groups of 8 `$4` is a word; `$0` and `$2` are its
-    codes 0..3, `$1` and `$3` codes... in the order of positions: two halves, of each the signs that sums meet and those
-    that differences meet. At groups of 4 `$8` and `$9` are the words of two blocks and `$10` their signs; of each word
-    the even groups' halves come first, then the odd groups'.
+    A selector's nibble is `sign << 2 | place`, place one of four. At groups of 8 `$4` is a word: `$0` and `$2` are the
+    two halves of its codes with the signs that sums meet, `$1` and `$3` with those that differences meet; the place is
+    that of a pair. At groups of 4 `$8` and `$9` are the words of two blocks and `$10` their signs; for each word, two
+    halves of the even groups come first, then two of the odd ones.
     """
     if group == 8:
         return (

@@ -11,7 +11,17 @@ def test_the_default_grid_has_every_batch_and_share_once(monkeypatch):
     assert len({c.key for c in cases}) == len(cases)
     # B 1: E 1; B 4: 1, 4; B 16: 1, 4, 16; B 64: 1, 16, 64
     assert sum(c.kernel == "delta_matmul" for c in cases) == 9 * len(LAYERS)
-    assert {c.bits for c in grid(full=True)} == {1, 2, 4, 8}
+    assert {c.bits for c in grid(full=True)} == {0.5, 0.75, 1, 2, 4, 8}
+
+
+@pytest.mark.parametrize(("bits", "row_bytes"), [(0.5, 256), (0.75, 384), (2, 1024)])
+def test_bytes_of_a_case_are_those_of_its_planes_steps_and_channels(bits, row_bytes):
+    from meswitch_kernels.bench_cases import BenchCase, make_arena
+
+    arena = make_arena(BenchCase(kernel="delta_matmul", layer="k", B=1, E=1, bits=bits), device="cpu")
+    # 1024 rows of 4096 codes, a step and eight values each; eight channels
+    assert arena.expert_bytes == 1024 * (row_bytes + 4 + 16) + 32
+    assert arena.bits == bits
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
