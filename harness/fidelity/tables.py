@@ -7,7 +7,7 @@ import pandas as pd
 from harness.fidelity.means import REFERENCE, ArmMean, Budget, Comparison, label_of
 from harness.fidelity.rebuild import FidelityReport, TaskEnds
 from harness.summary import Estimate
-from meswitch.codecs import short_spec
+from meswitch.codecs import parse_codec, short_spec
 
 __all__ = ["figure_table", "markdown", "shown_name"]
 
@@ -141,8 +141,8 @@ def figure_label(arm: str) -> str:
     spec, _, rest = arm.partition(" ")
     name, _, options = spec.partition(":")
     words = [name]
-    if name in ("rtn", "salient", "gptq") and "step=" in options:
-        words.append(options.partition("step=")[2].split(",")[0])
+    if name in ("rtn", "salient", "gptq"):
+        words.append(str(parse_codec(spec).options["step"]))
     if name == "sparse-sign":
         words += ["by activation"] if "pick=wanda" in options else []
         words += ["+ salient"] if "channels=" in options else []

@@ -11,32 +11,36 @@ from reports.figures.theme import ROLES, new_figure
 __all__ = ["draw_rate_distortion"]
 
 _BITS = (0.3, 0.5, 0.75, 1, 1.5, 2, 3, 4, 8)
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
+_MARKERS = ("o", "s", "D", "^", "v", "P")
+_FLOOR = 1e-6
+"""KL below this is that of rounding: such arms are drawn on it."""
 
 
 def draw_rate_distortion(arms: pd.DataFrame, *, title: str) -> Figure | None:
     """KL to the expert over bits of a linear weight, both on log axes, with intervals and the front; `None` of no arms.
 
     Args:
-        arms: one row each, with `label` (the codec as the legend names it), `bits`, `kl`, `low`, `high`, `on_front`.
+        arms: one row each, with `label` (the codec as the legend names it, its name the first word), `bits`, `kl`,
+            `low`, `high`, `on_front`.
         title: over the axes.
     """
-    arms = arms[(arms["bits"] > 0) & (arms["kl"] > 0)]
     if arms.empty:
         return None
+    arms = arms.assign(**{name: arms[name].clip(lower=_FLOOR) for name in ("kl", "low", "high")})
     figure, axes = new_figure(4.6, width_in=7.5)
     ax: Axes = axes[0, 0]
     front = arms[arms["on_front"]].sort_values("bits")
     ax.plot(front["bits"], front["kl"], color=ROLES["muted"][0], linewidth=1.2, zorder=1, label="front")
     labels = sorted(arms["label"].unique())
-    colours = sns.color_palette("colorblind", len(labels))
-    for i, label in enumerate(labels):
-        part = arms[arms["label"] == label]
-        # resamples of what is nearly exact may fall below 0, where a log axis ends
-        low = part["low"].clip(lower=part["kl"] / 100)
-        ax.vlines(part["bits"], low, part["high"], color=colours[i], linewidth=1.2, zorder=2)
-        marker = _MARKERS[i % len(_MARKERS)]
-        ax.scatter(part["bits"], part["kl"], color=colours[i], marker=marker, s=26, zorder=3, label=label)
+    codecs = list(dict.fromkeys(label.split()[0] for label in labels))
+    colours = dict(zip(codecs, sns.husl_palette(len(codecs), l=0.5), strict=True))
+    for label in labels:
+        part, codec = arms[arms["label"] == label], label.split()[0]
+        # a colour for each codec, a marker for each of its forms
+        form = [other for other in labels if other.split()[0] == codec].index(label)
+        ax.vlines(part["bits"], part["low"], part["high"], color=colours[codec], linewidth=1.2, zorder=2)
+        marker = _MARKERS[form % len(_MARKERS)]
+        ax.scatter(part["bits"], part["kl"], color=colours[codec], marker=marker, s=26, zorder=3, label=label)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.xaxis.set_major_locator(FixedLocator([bits for bits in _BITS if bits <= 1.2 * arms["bits"].max()]))

@@ -133,7 +133,8 @@ def test_figure_is_drawn_from_the_codecs_alone(tmp_path: Path) -> None:
     [
         ("sparse-sign:group=8,channels=8", "sparse-sign + salient"),
         ("sparse-sign:group=8,pick=wanda", "sparse-sign by activation"),
-        ("rtn:bits=2,step=unbiased", "rtn unbiased"),
+        ("rtn:bits=2", "rtn unbiased"),
+        ("salient:select=random,step=mse", "salient mse"),
         ("bitdelta distilled=matrix", "bitdelta distilled"),
         ("lowrank:bits=2", "lowrank"),
     ],

@@ -27,5 +27,16 @@ def test_front_joins_the_arms_that_none_beats() -> None:
         assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
+def test_codecs_differ_in_colour_and_their_forms_in_marker() -> None:
+    table = arms().assign(label=["x", "x form", "y"])
+    with drawing():
+        figure = draw_rate_distortion(table, title="t")
+    assert figure is not None
+    x, form, y = figure.axes[0].collections[1::2]
+    assert x.get_facecolor().tolist() == form.get_facecolor().tolist()  # type: ignore[union-attr]
+    assert x.get_facecolor().tolist() != y.get_facecolor().tolist()  # type: ignore[union-attr]
+    assert x.get_paths()[0].vertices.tolist() != form.get_paths()[0].vertices.tolist()  # type: ignore[union-attr]
+
+
 def test_no_arms_give_no_figure() -> None:
     assert draw_rate_distortion(arms()[:0], title="t") is None
