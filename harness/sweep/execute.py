@@ -176,7 +176,7 @@ class _Session:
             outcome=outcome,
             message=message,
             started=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            shared_images=_shared_images(group.config),
+            shared_images=_shared_images(group.config, planned.cell.experts),
         )
 
 
@@ -309,7 +309,8 @@ def _outcome(error: Exception) -> CellOutcome:
     return (start_outcome(error) if isinstance(error, MeswitchError) else None) or "error"
 
 
-def _shared_images(config: EngineConfig) -> int:
+def _shared_images(config: EngineConfig, experts: int) -> int:
+    """Of a cell's experts, which are the engine's first ones: those that take another's place in host memory."""
     if config.synthetic is None or config.synthetic.host_images is None:
         return 0
-    return max(len(config.experts) - config.synthetic.host_images, 0)
+    return max(experts - config.synthetic.host_images, 0)

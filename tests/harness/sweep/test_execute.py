@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from harness.sweep.execute import SweepProgress, execute_sweep
 from harness.sweep.results import SweepDirectory
 from harness.telemetry import NullGpu
+from meswitch.config import SyntheticConfig
 from meswitch.errors import CapacityError, EngineError
 
 
@@ -164,3 +167,16 @@ def test_an_interruption_leaves_whole_cells_only(sweep, make_plan, make_driver):
 def test_experts_in_memory_are_touched_before_the_first_cell(sweep, make_plan):
     directory, _, _ = sweep(make_plan(experts=(3,)))
     assert next(directory.read_cells()).touched == ("e0", "e1", "e2")
+
+
+def test_the_experts_that_share_an_image_are_the_cells_own_not_the_engines(sweep, make_plan):
+    made = make_plan(experts=(1, 2, 3, 4))
+    # two slots, so that one engine of all four experts serves the cells of 2, 3 and 4; host memory holds two of them
+    plan = replace(
+        made,
+        prepared=replace(made.prepared, synthetic=SyntheticConfig(host_images=2)),
+        options=replace(made.options, slots=2),
+    )
+    directory, _, seen = sweep(plan)
+    assert ("meswitch", 4) in seen["engines"]
+    assert {cell.cell.experts: cell.shared_images for cell in directory.read_cells()} == {1: 0, 2: 0, 3: 1, 4: 2}
