@@ -90,7 +90,7 @@ def sweep(
         device=choices.device or "cpu",
         dtype=dtype,
         kv_tokens=kv_tokens,
-        max_rows=max_rows or max([16, *grid.in_flight]),
+        max_rows=max([16, *grid.in_flight]) if max_rows is None else max_rows,
         max_context=max_context,
         pinned=parse_names(pin),
         slots=slots,
@@ -125,9 +125,10 @@ def _grid(choices: SweepChoices) -> Grid:
 def _workload(choices: SweepChoices, *, requests: int | None, seed: int) -> Workload:
     defaults = Workload()
     return Workload(
-        prompt_tokens=choices.prompt_tokens or defaults.prompt_tokens,
-        output_tokens=choices.output_tokens or defaults.output_tokens,
-        seconds=choices.seconds or defaults.seconds,
+        # a zero is an answer, and refused as such
+        prompt_tokens=defaults.prompt_tokens if choices.prompt_tokens is None else choices.prompt_tokens,
+        output_tokens=defaults.output_tokens if choices.output_tokens is None else choices.output_tokens,
+        seconds=defaults.seconds if choices.seconds is None else choices.seconds,
         requests=requests,
         warm_up_s=defaults.warm_up_s if choices.warm_up_s is None else choices.warm_up_s,
         warm_up_limit_s=defaults.warm_up_limit_s if choices.warm_up_limit_s is None else choices.warm_up_limit_s,
