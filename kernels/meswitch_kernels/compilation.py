@@ -81,12 +81,14 @@ def _variants(early: bool) -> Iterator[tuple[str, Any, int, Mapping[str, str], M
     tile = {"R": 4, "BITS": 2, "BM": 16, "BKB": 64, "SK": 4, "ASM": None}
     yield "delta_matmul split", _delta_matmul_kernel, 4, {"codes": "*i8"}, {**delta, **tile, "EVEN": False}
     for group, codes in ((4, "*i16"), (8, "*i8")):
-        tile = {"R": 2, "GROUP": group, "KEEP": 1, "BM": 64, "BKB": 64, "EVEN": True, "EARLY": early}
+        tile = {"R": 2, "GROUP": group, "KEEP": 1, "BM": 64, "BKB": 64, "SK": 1, "EVEN": True, "EARLY": early}
         asm = {"ASM": (selectors_asm(group), *levels_asm())}
         types = {"codes": codes, "signs": "*i8"}
         yield f"sparse_matmul groups of {group}", _sparse_matmul_kernel, 2, types, {**shape, **tile, **asm}
-    tile = {**tile, "KEEP": 2, "BM": 16, "EVEN": False, "ASM": None}
-    yield "sparse_matmul two planes", _sparse_matmul_kernel, 1, {"signs": "*i16"}, {**shape, **tile, "GROUP": 4}
+    tile = {**tile, **asm, "KEEP": 2, "BM": 16, "SK": 4, "EVEN": False}
+    yield "sparse_matmul split", _sparse_matmul_kernel, 4, types, {**shape, **tile}
+    tile = {**tile, "KEEP": 1, "SK": 1, "ASM": None}
+    yield "sparse_matmul plain", _sparse_matmul_kernel, 1, {"signs": "*i16"}, {**shape, **tile}
     types = {"codes": "*i16", "x_tiles": "tensordesc<bf16[64,64]>", "w_tiles": "tensordesc<bf16[128,64]>"}
     for bits in (2, 8):
         tile = {"BITS": bits, "BM": 64, "BN": 128, "BK": 64, "GROUP": 8, "EVEN": True, "PRECISION": None}

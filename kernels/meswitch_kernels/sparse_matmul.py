@@ -23,17 +23,16 @@ _ENOUGH_ROWS = 8192
 
 
 @jit
-def _words(codes, signs, b_n, k, plane, UNITS, GROUP: tl.constexpr, BKB: tl.constexpr, EVEN: tl.constexpr):
-    """What the levels of BKB bytes of a position are looked up with: registers of packed codes, and of packed signs.
+def _words(codes, signs, b_n, o_w, UNITS, GROUP: tl.constexpr, EVEN: tl.constexpr):
+    """What the levels of some bytes of a position are looked up with: registers of packed codes, and of packed signs.
 
-    [BM, BKB] int8 at groups of 8, where four bytes are a word; at groups of 4 int16 and int8, where four pairs are the
-    words and the signs of two blocks.
+    int8 at groups of 8, where four bytes are a word; at groups of 4 int16 and int8, where four pairs are the words and
+    the signs of two blocks.
     """
     WIDTH: tl.constexpr = 4 if GROUP == 8 else 2
-    o_w = k + tl.arange(0, BKB)
-    m_w = None if EVEN else (o_w < UNITS * WIDTH)[None, :]
-    i_w = plane * UNITS * WIDTH + b_n[:, None] * UNITS * WIDTH + o_w[None, :]
+    m_w = None if EVEN else o_w < UNITS * WIDTH
     other: tl.constexpr = None if EVEN else 0
+    i_w = b_n * UNITS * WIDTH + o_w
     b_w = tl.load(codes + i_w, mask=m_w, other=other)
     b_s = tl.load(signs + i_w, mask=m_w, other=other) if GROUP == 4 else b_w
     return b_w, b_s
@@ -54,30 +53,61 @@ def _selectors(b_w, b_s, GROUP: tl.constexpr, ASM: tl.constexpr):
 
 
 @jit
-def _decoded(codes, signs, b_n, k, p: tl.constexpr, UNITS, GROUP: tl.constexpr, BKB: tl.constexpr):
-    """The levels of position p without PTX, [BM, BKB] int8: each byte looks for its own word."""
-    o_w = k + tl.arange(0, BKB)
+def _decoded(codes, signs, b_n, o_w, p: tl.constexpr, UNITS, GROUP: tl.constexpr):
+    """The levels of position p without PTX, int8: each byte looks for its own word."""
     q = o_w % 4
     if GROUP == 8:
         second: tl.constexpr = p // 4 % 2
         block = o_w // 4
-        m_w = (block < UNITS)[None, :]
-        b_w = tl.load(codes + b_n[:, None] * UNITS + block[None, :], mask=m_w, other=0)
-        b_c = (b_w >> (4 * (p // 8 * 4 + q))[None, :]) & 15
+        b_w = tl.load(codes + b_n * UNITS + block, mask=block < UNITS, other=0)
+        b_c = (b_w >> (4 * (p // 8 * 4 + q))) & 15
         b_negative = b_c >> 3
         if second:
             b_negative = b_negative ^ (b_c & 1)
         b_here = (b_c & 7) >> 1 == p % 4
     else:
-        u: tl.constexpr = p // 16
-        e: tl.constexpr = p // 8 % 2
-        block = o_w // 4 * 2 + u
-        group = (2 * (p // 4 % 2 * 4 + q) + e)[None, :]
-        m_w = (block < UNITS)[None, :]
-        i_w = b_n[:, None] * UNITS + block[None, :]
-        b_here = ((tl.load(codes + i_w, mask=m_w, other=0) >> (2 * group)) & 3) == p % 4
-        b_negative = (tl.load(signs + i_w, mask=m_w, other=0).to(tl.int32) >> group) & 1
+        block = o_w // 4 * 2 + p // 16
+        group = 2 * (p // 4 % 2 * 4 + q) + p // 8 % 2
+        i_w = b_n * UNITS + block
+        b_here = ((tl.load(codes + i_w, mask=block < UNITS, other=0) >> (2 * group)) & 3) == p % 4
+        b_negative = (tl.load(signs + i_w, mask=block < UNITS, other=0).to(tl.int32) >> group) & 1
     return tl.where(b_here, 1 - 2 * b_negative, 0).to(tl.int8)
+
+
+@jit
+def _multiplied(
+    b_acc,  # [BM, NC], or of each part of K
+    slices,
+    codes,
+    signs,
+    b_n,  # [BM, 1]
+    o_w,  # [1, BKB]
+    i_x,  # [BKB, NC]
+    m_x,
+    N,
+    UNITS,
+    KB,
+    GROUP: tl.constexpr,
+    KEEP: tl.constexpr,
+    EVEN: tl.constexpr,
+    ASM: tl.constexpr,
+):
+    """`b_acc`, with the products of some bytes of all positions."""
+    for plane in tl.static_range(KEEP):
+        if ASM is not None:
+            b_w, b_s = _words(codes, signs, plane * N + b_n, o_w, UNITS, GROUP, EVEN)
+            b_select = _selectors(b_w, b_s, GROUP, ASM[0])
+        for p in tl.static_range(16 if GROUP == 8 else 32):
+            # the second plane finds them in the L1 cache
+            b_x = tl.load(slices + i_x + p * KB, mask=m_x, other=0)
+            if ASM is not None:
+                b_l = tl.inline_asm_elementwise(
+                    ASM[1 + p % 4], "=r,r", [b_select[p // 4]], dtype=tl.int8, is_pure=True, pack=4
+                )
+            else:
+                b_l = _decoded(codes, signs, plane * N + b_n, o_w, p, UNITS, GROUP)
+            b_acc = tl.dot(b_l, b_x, acc=b_acc, out_dtype=tl.int32)
+    return b_acc
 
 
 @jit
@@ -111,6 +141,7 @@ def _sparse_matmul_kernel(
     SP: tl.constexpr,
     BM: tl.constexpr,
     BKB: tl.constexpr,
+    SK: tl.constexpr,
     EVEN: tl.constexpr,
     ASM: tl.constexpr,
     EARLY: tl.constexpr,
@@ -139,25 +170,25 @@ def _sparse_matmul_kernel(
     b_column = (b_row.to(tl.int64) * 4 + o_c % 4) * P * KB
     b_out, b_unit, b_base, b_step, b_index, b_value = load_output(y, inverse, steps, index, values, tile_rows, i_n,
                                                                   i_t, stride_ym, N, GN, R, S, SP, BM)  # fmt: skip
-    b_acc = tl.zeros([BM, NC], dtype=tl.int32)
-    for k in range(0, KB, BKB):
-        o_k = k + tl.arange(0, BKB)
-        m_x = m_c[None, :] if EVEN else m_c[None, :] & (o_k < KB)[:, None]
-        for plane in tl.static_range(KEEP):
-            if ASM is not None:
-                b_w, b_s = _words(codes, signs, b_n, k, plane * N, UNITS, GROUP, BKB, EVEN)
-                b_select = _selectors(b_w, b_s, GROUP, ASM[0])
-            for p in tl.static_range(P):
-                # [BKB, NC]; the second plane finds them in the L1 cache
-                b_x = tl.load(slices + b_column[None, :] + (p * KB + o_k)[:, None], mask=m_x, other=0)
-                if ASM is not None:
-                    b_l = tl.inline_asm_elementwise(
-                        ASM[1 + p % 4], "=r,r", [b_select[p // 4]], dtype=tl.int8, is_pure=True, pack=4
-                    )
-                else:
-                    at = plane * N * UNITS
-                    b_l = _decoded(codes + at, signs + at, b_n, k, p, UNITS, GROUP, BKB)
-                b_acc = tl.dot(b_l, b_x, acc=b_acc, out_dtype=tl.int32)
+    if SK == 1:
+        b_acc = tl.zeros([BM, NC], dtype=tl.int32)
+        for k in range(0, KB, BKB):
+            o_k = k + tl.arange(0, BKB)
+            m_x = m_c[None, :] if EVEN else m_c[None, :] & (o_k < KB)[:, None]
+            i_x = b_column[None, :] + o_k[:, None]
+            b_acc = _multiplied(b_acc, slices, codes, signs, b_n[:, None], o_k[None, :], i_x, m_x, N, UNITS, KB, GROUP,
+                                KEEP, EVEN, ASM)  # fmt: skip
+    else:
+        # each warp sums its own part of K, so that a few programs still keep many loads in flight
+        part = tl.cdiv(KB, SK * BKB) * BKB
+        b_part = tl.zeros([SK, BM, NC], dtype=tl.int32)
+        for k in range(0, part, BKB):
+            o_k = (tl.arange(0, SK) * part)[:, None] + (k + tl.arange(0, BKB))[None, :]
+            m_x = m_c[None, None, :] if EVEN else m_c[None, None, :] & (o_k < KB)[:, :, None]
+            i_x = b_column[None, None, :] + o_k[:, :, None]
+            b_part = _multiplied(b_part, slices, codes, signs, b_n[None, :, None], o_k[:, None, :], i_x, m_x, N, UNITS,
+                                 KB, GROUP, KEEP, EVEN, ASM)  # fmt: skip
+        b_acc = tl.sum(b_part, axis=0)
     # sums and differences of neighbours count every element twice
     FACTOR: tl.constexpr = 0.5 if GROUP == 8 else 1.0
     add_product(y, x, b_acc, b_out, b_unit, b_base, b_step, b_index, b_value, i_n, stride_ym, stride_xm, N, FACTOR,
@@ -181,9 +212,7 @@ def sparse_matmul(
     """
     M, N = y.shape
     config = config or sparse_config(arena, rows=M, width=groups.width)
-    if config.SK != 1:
-        raise UnsupportedShapeError(f"rows of signed positions are not split: SK must be 1, got {config.SK}")
-    if arena.group_rows % config.BM and arena.group_rows != N:
+    if not _fits(arena, config.BM):
         raise UnsupportedShapeError(f"a salient group must be whole tiles of {config.BM} rows, got {arena.group_rows}")
     asm = not interpreting() if inline_asm is None else inline_asm
     early = config.launch_early and supports_early_launch(y) if launch_early is None else launch_early
@@ -198,7 +227,7 @@ def sparse_matmul(
         groups.slot, groups.rows, y.stride(0), x.x.stride(0), codes.stride(0), signs.stride(0), arena.steps.stride(0),
         arena.salient_index.stride(0), arena.salient_values.stride(0), N, units, KB, arena.group_rows,
         GROUP=arena.group, KEEP=arena.keep, R=groups.width, S=S, SP=max(16, triton.next_power_of_2(S)),
-        BM=config.BM, BKB=config.BKB, EVEN=KB % config.BKB == 0 and units % 2 == 0,
+        BM=config.BM, BKB=config.BKB, SK=config.SK, EVEN=KB % (config.BKB * config.SK) == 0 and units % 2 == 0,
         ASM=(selectors_asm(arena.group), *levels_asm()) if asm else None, EARLY=early,
         enable_fp_fusion=True, num_warps=config.warps, num_stages=config.stages,
         **({"launch_pdl": True} if early else {}),
@@ -208,15 +237,19 @@ def sparse_matmul(
 
 def sparse_config(arena: SparseArena, *, rows: int, width: int) -> DeltaMatmulConfig:
     """Tile sizes for a batch of `rows` in tiles of `width`: chosen by counting instructions, not measured yet."""
-    # with tall tiles a row of activations is read less often, but groups of 4 would need more registers than there are
-    most = 16 if max(1, rows // width) * arena.N < _ENOUGH_ROWS else 128 if arena.group == 8 else 64
-    BM = next(size for size in (128, 64, 32, 16) if size <= most and _fits(arena, size))
-    return DeltaMatmulConfig(BM=BM, BKB=64, warps=1 if BM <= 32 else 2)
+    BKB = 64 if arena.group == 8 else 32
+    if max(1, rows // width) * arena.N >= _ENOUGH_ROWS and _fits(arena, 64):
+        # wide tiles take registers and shared memory from what streams by
+        return DeltaMatmulConfig(BM=64, BKB=2 * BKB if width <= 2 else BKB, warps=2 if width <= 4 else 4, stages=2)
+    # where programs are few, the warps of each share its rows
+    row = arena.K // (16 if arena.group == 8 else 32)
+    SK = next(parts for parts in (4, 2, 1) if row % (BKB * parts) == 0 or parts == 1)
+    return DeltaMatmulConfig(BM=16, BKB=BKB, SK=SK, warps=SK)
 
 
 def _fits(arena: SparseArena, BM: int) -> bool:
-    """Whether no tile spans two lists of salient channels; the smallest tile is for the check to refuse."""
-    return arena.group_rows == arena.N or arena.group_rows % BM == 0 or BM == 16
+    """Whether no tile spans two lists of salient channels."""
+    return arena.group_rows == arena.N or arena.group_rows % BM == 0
 
 
 def selectors_asm(group: int) -> str:

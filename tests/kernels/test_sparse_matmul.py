@@ -4,6 +4,7 @@ import pytest
 import torch
 
 SMALL = {"BM": 32, "BKB": 32, "warps": 2, "stages": 2}
+SPLIT = {"BM": 16, "BKB": 32, "SK": 2, "warps": 2, "stages": 2}
 
 
 def _guarded(y):
@@ -62,7 +63,7 @@ def test_an_answer_is_the_same_to_the_last_bit_in_any_batch_and_any_tile(make_sp
     x = torch.randn(6, 700, device=device)
     slots = torch.tensor([1, 0, 1, 1, -1, 1], dtype=torch.int32, device=device)
     together = delta_matmul(torch.zeros(6, 30, device=device), x, arena, group_rows(slots, width=16))
-    config = DeltaMatmulConfig(BM=16, BKB=32, warps=1)
+    config = DeltaMatmulConfig(**SPLIT)
     alone = delta_matmul(torch.zeros(1, 30, device=device), x[3:4], arena, slots[3:4], config=config)
     assert torch.equal(alone[0], together[3])
 
@@ -119,8 +120,6 @@ def test_what_is_not_covered_is_refused(make_sparse_arena, device):
     slots = torch.zeros(2, dtype=torch.int32, device=device)
     with pytest.raises(UnsupportedShapeError, match=r"sliced for K = 64 and 0\.5 bits"):
         delta_matmul(y, slice_activations(x, bits=0.75), arena, slots)
-    with pytest.raises(UnsupportedShapeError, match="SK must be 1, got 2"):
-        delta_matmul(y, x, arena, slots, config=DeltaMatmulConfig(SK=2))
     with pytest.raises(UnsupportedShapeError, match="whole tiles of 64"):
         delta_matmul(y, x, arena, slots, config=DeltaMatmulConfig(BM=64))
     with pytest.raises(UnsupportedShapeError, match="the method must be merged, got registers"):
@@ -149,7 +148,7 @@ def test_the_merged_weight_is_base_plus_delta_and_prompts_are_multiplied_by_it(
 
 _SHAPES = [(1, 1, 100, 176, 8), (7, 3, 130, 4096, 0), (33, 5, 100, 192, 8), (16, 16, 192, 14336, 8)]
 _DTYPES = {torch.float16: 4e-4, torch.bfloat16: 3e-3, torch.float32: 1e-6}
-_CONFIGS = (SMALL, {"BM": 64, "BKB": 64, "warps": 2}, {"BM": 16, "BKB": 64, "warps": 1})
+_CONFIGS = (SMALL, {"BM": 64, "BKB": 64, "warps": 2}, SPLIT)
 
 
 def _variants():
