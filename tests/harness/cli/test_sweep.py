@@ -85,7 +85,10 @@ def test_what_is_given_takes_the_place_of_the_presets(prepared, tmp_path, capsys
         (["--seconds-per-cell", "0"], "--seconds-per-cell must be positive"),
         (["--prompt-tokens", "0"], "--prompt-tokens and --output-tokens must be at least 1, got 0, 64"),
         (["--output-tokens", "0"], "--prompt-tokens and --output-tokens must be at least 1, got 512, 0"),
-        (["--max-rows", "0"], "--max-rows and --max-context must be at least 1, and --kv-tokens at least one a row, got 0"),
+        (
+            ["--max-rows", "0"],
+            "--max-rows and --max-context must be at least 1, and --kv-tokens at least one a row, got 0",
+        ),
         (["--prompt-tokens", "9999"], "9999 + 64 are more than 2048"),
         (["--device", "cpu"], "random ones are made on a GPU: give --device cuda"),
     ],
