@@ -40,6 +40,8 @@ def _check(relative_error, same_slices, tensors, options, bits, bound):
         (4, 2, 32, [3, 150, 64], 64, None),
         (10, 2, 128, [600, 5], None, 2),
         (40, 8, 128, [3], None, 2),
+        (6, 2, 32, [7], None, 0.75),
+        (10, 2, 128, [5], None, 0.5),
         # splits of more than one tile
         (8, 8, 16, [700], None, None),
     ],

@@ -23,7 +23,7 @@ def _check(make_vectors, relative_error, same_slices, device, M, K, dtype, bits,
     same_slices(sliced, slice_activations(sliced.x, bits=bits))
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("bits", [0.5, 0.75, 1, 2, 4, 8])
 @pytest.mark.parametrize(("M", "K"), [(1, 64), (7, 1100)])
 def test_odd_shapes_match_the_reference_and_their_own_slices(
     make_vectors, relative_error, same_slices, device, M, K, bits
