@@ -5,7 +5,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +14,7 @@ import psutil
 
 from harness.telemetry.gpu import GpuMonitor
 
-__all__ = ["collect_provenance", "python_command", "redact"]
+__all__ = ["collect_provenance", "python_command", "recorded_commit", "redact"]
 
 PACKAGES = ("meswitch", "torch", "transformers", "triton", "tokenizers", "safetensors", "numpy", "pydantic")
 COMMIT_VARIABLE = "MESWITCH_COMMIT"
@@ -45,6 +45,13 @@ def collect_provenance(gpu: GpuMonitor, *, commit: str | None = None) -> dict[st
         "gpu_state": None if state is None else asdict(state),
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def recorded_commit(provenance: Mapping[str, object]) -> str | None:
+    """The commit that `collect_provenance` found; `None` if it found none."""
+    git = provenance.get("git")
+    commit = git.get("commit") if isinstance(git, Mapping) else None
+    return commit if isinstance(commit, str) else None
 
 
 def redact(command: Sequence[str]) -> list[str]:

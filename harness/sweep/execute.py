@@ -14,7 +14,7 @@ from harness.engines import describe_engine
 from harness.errors import DriverError, HarnessError
 from harness.loadgen import Pulse
 from harness.planning import describe_family, warm_page_cache
-from harness.provenance import collect_provenance, python_command
+from harness.provenance import collect_provenance, python_command, recorded_commit
 from harness.records import NS_PER_S, RequestRecord
 from harness.results import to_json_object
 from harness.run import plain_stats, start_outcome
@@ -66,9 +66,18 @@ def execute_sweep(
     Raises:
         HarnessError or MeswitchError: a disk refuses.
     """
-    directory.write_manifest(_manifest(plan, gpu))
+    manifest = _manifest(plan, gpu)
+    directory.write_manifest(manifest)
     deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
-    session = _Session(plan, directory, gpu, clock or MonotonicClock(), make_driver, progress or SweepProgress())
+    session = _Session(
+        plan=plan,
+        directory=directory,
+        gpu=gpu,
+        clock=clock or MonotonicClock(),
+        make_driver=make_driver,
+        progress=progress or SweepProgress(),
+        commit=recorded_commit(manifest.provenance),
+    )
     try:
         return _measure_groups(session, deadline_s)
     except BaseException:
@@ -99,12 +108,13 @@ def _manifest(plan: SweepPlan, gpu: GpuMonitor) -> SweepManifest:
         command=tuple(python_command()),
         provenance=to_json_object(collect_provenance(gpu, commit=plan.commit)),
         config=to_json_object(plan.config()),
+        configuration=plan.configuration,
         family=describe_family(plan.prepared),
         cells=tuple(cell.key for cell in plan.grid.cells()),
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Session:
     plan: SweepPlan
     directory: SweepDirectory
@@ -112,6 +122,7 @@ class _Session:
     clock: Clock
     make_driver: Callable[[EngineConfig], Driver]
     progress: SweepProgress
+    commit: str | None
     # by arm, policy and budget: the fewest experts that did not fit, and what was said then
     _too_many: dict[tuple[str, str, int], tuple[int, str]] = field(default_factory=dict)
 
@@ -168,9 +179,16 @@ class _Session:
         self, group: EngineGroup, planned: PlannedCell, *, outcome: CellOutcome, message: str | None = None
     ) -> CellRecord:
         """A record without a measurement."""
+        prepared, workload = self.plan.prepared, self.plan.workload
         return CellRecord(
             key=planned.cell.key,
             config_hash=planned.config_hash,
+            configuration=self.plan.configuration,
+            family=prepared.family,
+            codec=prepared.codec,
+            prompt_tokens=workload.prompt_tokens,
+            output_tokens=workload.output_tokens,
+            commit=self.commit,
             cell=planned.cell,
             config=describe_engine(group.config),
             outcome=outcome,

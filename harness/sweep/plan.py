@@ -44,6 +44,11 @@ class SweepPlan:
         options = {f"engine_{name}": value for name, value in asdict(self.options).items()}
         return {**asdict(self.workload), **options, "codec": self.prepared.codec, "family": self.prepared.family}
 
+    @property
+    def configuration(self) -> str:
+        """Sixteen letters that change with whatever is the same in every cell, the weights included."""
+        return config_hash({**self.config(), "weights": self.prepared.weights_hash})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCell:

@@ -18,7 +18,7 @@ from harness.telemetry.sample import Sample, dump_sample, parse_sample
 
 __all__ = ["CellOutcome", "CellRecord", "SweepDirectory", "SweepManifest", "config_hash"]
 
-SCHEMA = "harness-sweep/1"
+SCHEMA = "harness-sweep/2"
 
 CellOutcome = Literal["ok", "does-not-fit", "oom", "error"]
 """What became of a cell: measured, refused for lack of memory, ended by an allocation that failed, anything else."""
@@ -30,6 +30,9 @@ class CellRecord:
 
     Attributes:
         config_hash: over everything that decides the cell; another one is another measurement.
+        configuration: over what all cells of a call have in common; cells of another are in no table together.
+        family, codec, prompt_tokens, output_tokens: that were measured, whatever later calls measure.
+        commit: of the code, where it is known.
         config: of the engine.
         outcome: what became of it; `message` says why it was not measured.
         started: when, in UTC.
@@ -47,6 +50,12 @@ class CellRecord:
     schema: str = SCHEMA
     key: str
     config_hash: str
+    configuration: str
+    family: str
+    codec: str
+    prompt_tokens: int
+    output_tokens: int
+    commit: str | None = None
     cell: Cell
     config: Mapping[str, JsonValue]
     outcome: CellOutcome
@@ -66,13 +75,18 @@ class CellRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepManifest:
-    """What was swept, on what, with what; the last call's, as cells may come from several."""
+    """What was swept, on what, with what; the last call's, as cells may come from several.
+
+    Attributes:
+        configuration: of the cells that the tables show, as in `CellRecord`.
+    """
 
     schema: str = SCHEMA
     created: str
     command: tuple[str, ...]
     provenance: Mapping[str, JsonValue]
     config: Mapping[str, JsonValue]
+    configuration: str
     family: Mapping[str, str | int | float | None]
     cells: tuple[str, ...] = field(default=())
 

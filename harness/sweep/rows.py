@@ -9,7 +9,7 @@ from harness.policies import BELADY, ReplayConfig, replay
 from harness.records import NS_PER_S, RequestRecord
 from harness.statistics import quantiles, rate, share
 from harness.summary import Estimate, Quantiles
-from harness.sweep.results import CellRecord, SweepDirectory, SweepManifest
+from harness.sweep.results import CellRecord, SweepDirectory
 from harness.telemetry.sample import Sample
 from harness.telemetry.throttling import THROTTLED_SHARE, throttled_by, throttled_share
 
@@ -24,6 +24,7 @@ class SweepRow:
 
     Attributes:
         output_tokens, prompt_tokens: of each request.
+        commit: of the code that measured the cell, where it is known.
         n: requests whose first token came in the window; the distributions are theirs.
         ttft_*: `None` where the cell had not settled when its window opened; p99 from 300 requests on.
         hit_rate: share of those requests whose expert was resident; belady_hit_rate: of the best policy that serves
@@ -44,6 +45,7 @@ class SweepRow:
     memory_budget_bytes: int
     prompt_tokens: int
     output_tokens: int
+    commit: str | None
     outcome: str
     message: str | None
     valid: bool
@@ -85,15 +87,17 @@ class SweepRow:
 
 
 def sweep_rows(directory: SweepDirectory) -> Iterator[SweepRow]:
-    """A row for each cell that there is, in the order of arm, budget, policy, popularity, load and experts.
+    """A row for each cell of the last call's configuration, by arm, budget, policy, popularity, load and experts.
+
+    Cells of another family, codec, workload or engine, which an earlier call left there, are no rows of this table.
 
     Raises:
         RunFormatError: a file is damaged.
     """
-    manifest = directory.read_manifest()
-    cells = sorted(directory.read_cells(), key=_order)
-    for cell in cells:
-        yield cell_row(cell, directory.read_requests(cell.key), directory.read_samples(cell.key), manifest)
+    configuration = directory.read_manifest().configuration
+    cells = (cell for cell in directory.read_cells() if cell.configuration == configuration)
+    for cell in sorted(cells, key=_order):
+        yield cell_row(cell, directory.read_requests(cell.key), directory.read_samples(cell.key))
 
 
 def _order(record: CellRecord) -> tuple[object, ...]:
@@ -102,24 +106,22 @@ def _order(record: CellRecord) -> tuple[object, ...]:
     return cell.arm, cell.budget_bytes, cell.policy, cell.popularity, load, cell.experts
 
 
-def cell_row(
-    record: CellRecord, requests: Sequence[RequestRecord], samples: Sequence[Sample], manifest: SweepManifest
-) -> SweepRow:
+def cell_row(record: CellRecord, requests: Sequence[RequestRecord], samples: Sequence[Sample]) -> SweepRow:
     """The figures of one cell."""
-    cell, workload = record.cell, manifest.config
-    codec = manifest.family.get("codec") if record.config.get("weights") == "delta" else None
+    cell = record.cell
     row = SweepRow(
-        family=str(manifest.family.get("name")),
+        family=record.family,
         arm=cell.arm,
-        codec=str(codec) if codec is not None else None,
+        codec=record.codec if record.config.get("weights") == "delta" else None,
         experts=cell.experts,
         popularity=cell.popularity,
         policy=cell.policy,
         in_flight=cell.in_flight,
         rate_per_s=cell.rate_per_s,
         memory_budget_bytes=cell.budget_bytes,
-        prompt_tokens=_integer(workload, "prompt_tokens") or 0,
-        output_tokens=_integer(workload, "output_tokens") or 0,
+        prompt_tokens=record.prompt_tokens,
+        output_tokens=record.output_tokens,
+        commit=record.commit,
         outcome=record.outcome,
         message=record.message,
         valid=record.outcome == "ok",

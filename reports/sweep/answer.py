@@ -31,6 +31,11 @@ def caveats(source: SweepSource) -> list[str]:
             f"up to {shared} experts share their place in host memory with another: their bytes are really moved, "
             "but not from memory of their own"
         )
+    if source.left_out:
+        found.append(
+            f"{format_plural(source.left_out, 'cell')} of another family, codec, workload or engine left out: "
+            "only cells of the last call's configuration are compared"
+        )
     unsettled = sum(row.outcome == "ok" and not row.settled for row in source.rows)
     if unsettled:
         found.append(

@@ -40,12 +40,14 @@ class SweepSource:
 
     Attributes:
         treatment: the arm the report is about.
+        left_out: cells of other configurations, which the directory has too.
     """
 
     manifest: SweepManifest
     rows: Sequence[SweepRow]
     fits: Sequence[FitRow]
     treatment: str
+    left_out: int = 0
 
     @property
     def slices(self) -> Iterator[Slice]:
@@ -73,4 +75,10 @@ def read_sweep(path: Path) -> SweepSource:
     rows = tuple(sweep_rows(directory))
     arms = [row.arm for row in rows]
     treatment = "meswitch" if "meswitch" in arms or not arms else arms[0]
-    return SweepSource(manifest=directory.read_manifest(), rows=rows, fits=tuple(fit_rows(rows)), treatment=treatment)
+    return SweepSource(
+        manifest=directory.read_manifest(),
+        rows=rows,
+        fits=tuple(fit_rows(rows)),
+        treatment=treatment,
+        left_out=sum(1 for _ in directory.read_cells()) - len(rows),
+    )

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.sweep.build import rebuild_sweep
 from harness.sweep.execute import SweepProgress, execute_sweep
 from harness.sweep.results import SweepDirectory
 from harness.telemetry import NullGpu
@@ -180,3 +181,42 @@ def test_the_experts_that_share_an_image_are_the_cells_own_not_the_engines(sweep
     directory, _, seen = sweep(plan)
     assert ("meswitch", 4) in seen["engines"]
     assert {cell.cell.experts: cell.shared_images for cell in directory.read_cells()} == {1: 0, 2: 0, 3: 1, 4: 2}
+
+
+def test_a_second_call_of_another_codec_or_workload_relabels_no_cell_and_fits_its_own_alone(sweep, make_plan):
+    made = make_plan(experts=(1, 2, 3, 4))
+    sweep(replace(made, commit="old"))
+    other = replace(
+        make_plan(experts=(4, 5)),
+        prepared=replace(made.prepared, family="other", codec="rtn:bits=4", weights_hash="v"),
+        workload=replace(made.workload, output_tokens=2),
+        commit="new",
+    )
+    other = replace(
+        other,
+        experts=(*made.experts, "e4"),
+        prepared=replace(
+            other.prepared,
+            **{
+                name: {**getattr(other.prepared, name), "e4": getattr(other.prepared, name)["e0"]}
+                for name in ("checkpoints", "deltas", "sizes")
+            },
+        ),
+    )
+    directory, _, _ = sweep(other)
+    records = {record.cell.experts: record for record in directory.read_cells()}
+    assert [(n, r.family, r.codec, r.output_tokens, r.commit) for n, r in sorted(records.items())] == [
+        *((n, "made", "rtn:bits=2", 3, "old") for n in (1, 2, 3)),
+        *((n, "other", "rtn:bits=4", 2, "new") for n in (4, 5)),
+    ]
+    tables = rebuild_sweep(directory)
+    assert [(row.experts, row.family, row.codec, row.output_tokens) for row in tables.rows] == [
+        (4, "other", "rtn:bits=4", 2),
+        (5, "other", "rtn:bits=4", 2),
+    ]
+    # three cells of one codec and two of another are no line through five
+    assert tables.fits == ()
+    # what was measured before is there again when it is asked for again, but for the cell that was overwritten
+    _, _, seen = sweep(made, time_limit_s=0.0)
+    assert [row.experts for row in rebuild_sweep(directory).rows] == [1, 2, 3]
+    assert len(seen["cells"]) == 6

@@ -3,18 +3,11 @@ import pytest
 from harness.records import RequestRecord, SwitchRecord
 from harness.sweep.cells import Cell
 from harness.sweep.fit import fit_rows
-from harness.sweep.results import CellRecord, SweepManifest
+from harness.sweep.results import CellRecord
 from harness.sweep.rows import cell_row
 from harness.telemetry.sample import Sample
 
 MS, S, GIB = 1_000_000, 1_000_000_000, 1 << 30
-MANIFEST = SweepManifest(
-    created="now",
-    command=(),
-    provenance={},
-    config={"prompt_tokens": 512, "output_tokens": 3},
-    family={"name": "made", "codec": "rtn:bits=2"},
-)
 
 
 def cell(experts=2, **fields):
@@ -31,6 +24,12 @@ def cell(experts=2, **fields):
         **{
             "key": "k",
             "config_hash": "h",
+            "configuration": "c",
+            "family": "made",
+            "codec": "rtn:bits=2",
+            "prompt_tokens": 512,
+            "output_tokens": 3,
+            "commit": "abc",
             "cell": Cell(**config),
             "config": {"weights": "delta"},
             "outcome": "ok",
@@ -78,7 +77,7 @@ def test_tokens_count_when_they_came_and_requests_by_their_first_token():
         # its first token was too early, but two others came in the window: at 1000 and 1010
         request(3, 950, 990),
     ]
-    row = cell_row(cell(), requests, [], MANIFEST)
+    row = cell_row(cell(), requests, [])
     assert row.n == 2
     # 3 + 3 + 2 tokens in 10 s
     assert row.output_tokens_per_s == pytest.approx(0.8)
@@ -88,11 +87,12 @@ def test_tokens_count_when_they_came_and_requests_by_their_first_token():
     assert row.ttft_p50_s == pytest.approx(0.1)
     assert row.tpot_p50_s == pytest.approx(0.01)
     assert (row.codec, row.output_tokens, row.valid) == ("rtn:bits=2", 3, True)
+    assert (row.family, row.prompt_tokens, row.commit) == ("made", 512, "abc")
 
 
 def test_first_tokens_and_switches_are_told_apart_by_class():
     requests = [request(0, 2000, 2100), request(1, 3000, 3250, expert="b", switch_ms=150)]
-    row = cell_row(cell(), requests, [], MANIFEST)
+    row = cell_row(cell(), requests, [])
     assert (row.ttft_resident_p50_s, row.ttft_host_p50_s) == (pytest.approx(0.1), pytest.approx(0.25))
     assert (row.switches, row.switch_p50_s) == (1, pytest.approx(0.15))
     assert row.hit_rate == 0.5
@@ -100,7 +100,7 @@ def test_first_tokens_and_switches_are_told_apart_by_class():
 
 
 def test_first_tokens_of_a_cell_that_had_not_settled_are_undefined():
-    row = cell_row(cell(settled=False), [request(0, 2000, 2100)], [], MANIFEST)
+    row = cell_row(cell(settled=False), [request(0, 2000, 2100)], [])
     assert row.ttft_p50_s is None
     assert row.ttft_resident_p50_s is None
     assert row.output_tokens_per_s is not None
@@ -111,19 +111,19 @@ def test_the_bound_replays_the_cells_own_sequence_from_the_first_touch_on():
     stats = {"slots": 1, "weight_bytes": {}}
     record = cell(touched=("a",), sequence=("a", "b", "b", "a"), stats_after=stats)
     requests = [request(i, 2000 + i, 2100 + i, expert=expert) for i, expert in enumerate("abba")]
-    assert cell_row(record, requests, [], MANIFEST).belady_hit_rate == 0.5
+    assert cell_row(record, requests, []).belady_hit_rate == 0.5
     # only requests whose first token came in the window count: without the first one, 1 of 3
     late = [request(0, 100, 200, expert="a"), *requests[1:]]
-    assert cell_row(record, late, [], MANIFEST).belady_hit_rate == pytest.approx(1 / 3)
+    assert cell_row(record, late, []).belady_hit_rate == pytest.approx(1 / 3)
 
 
 def test_memory_is_nvmls_less_what_was_there_and_beyond_the_budget_invalid():
     samples = [Sample(t_ns=i * S, arm="x", gpu_memory_bytes=(3 + i) * GIB, gpu_power_w=100.0) for i in range(3)]
-    row = cell_row(cell(), [request(0, 2000, 2100)], samples, MANIFEST)
+    row = cell_row(cell(), [request(0, 2000, 2100)], samples)
     assert (row.nvml_bytes, row.weight_bytes, row.valid) == (4 * GIB, 10, True)
     # 100 W for 2 s, in which 0.3 tokens a second make 0.6
     assert row.energy_j_per_token == pytest.approx(200 / 0.6)
-    over = cell_row(cell(gpu_before_bytes=0), [request(0, 2000, 2100)], samples, MANIFEST)
+    over = cell_row(cell(gpu_before_bytes=0), [request(0, 2000, 2100)], samples)
     assert not over.valid
     assert over.reasons == ("the budget was 4.00 GiB, and the engine took 5.00 GiB by NVML",)
 
@@ -132,15 +132,15 @@ def test_failures_throttling_references_and_empty_windows_make_a_cell_invalid():
     failed = request(1, 3000, 3100, outcome="failed")
     held = [Sample(t_ns=0, arm="x", gpu_throttle=("hardware_thermal",))]
     record = cell(stats_after={"slots": 2, "is_reference": True})
-    reasons = cell_row(record, [failed], held, MANIFEST).reasons
+    reasons = cell_row(record, [failed], held).reasons
     assert "plain PyTorch served instead of the kernels" in reasons[0]
     assert reasons[1] == "1 requests failed"
     assert "held back in 100% of the samples by hardware_thermal" in reasons[2]
-    assert "no request got its first token" in cell_row(cell(), [], [], MANIFEST).reasons[0]
+    assert "no request got its first token" in cell_row(cell(), [], []).reasons[0]
 
 
 def test_what_was_not_measured_has_an_outcome_and_no_figures():
-    row = cell_row(cell(outcome="oom", window_ns=None, message="out of memory"), [], [], MANIFEST)
+    row = cell_row(cell(outcome="oom", window_ns=None, message="out of memory"), [], [])
     assert (row.outcome, row.message, row.valid) == ("oom", "out of memory", False)
     assert row.output_tokens_per_s is None
 
@@ -148,14 +148,14 @@ def test_what_was_not_measured_has_an_outcome_and_no_figures():
 def test_the_memory_plan_comes_to_what_its_parts_do():
     plan = {"context_bytes": 1, "base_bytes": 10, "slots": 3, "slot_bytes": 5, "kv_bytes": 2, "workspace_bytes": 4}
     stats = {"slots": 3, "memory_plan": {**plan, "budget_bytes": 99}}
-    assert cell_row(cell(stats_after=stats), [], [], MANIFEST).planned_bytes == 32
+    assert cell_row(cell(stats_after=stats), [], []).planned_bytes == 32
 
 
 def fitted(numbers):
     rows = []
     for experts in numbers:
         stats = {"slots": min(experts, 16), "weight_bytes": {"codes": (10 + 2 * experts) << 20}}
-        rows.append(cell_row(cell(experts, stats_after=stats), [request(0, 2000, 2100)], [], MANIFEST))
+        rows.append(cell_row(cell(experts, stats_after=stats), [request(0, 2000, 2100)], []))
     return {fit.metric: fit for fit in fit_rows(rows)}
 
 

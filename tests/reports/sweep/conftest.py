@@ -68,6 +68,7 @@ def make_sweep(tmp_path: Path) -> Callable[..., Path]:
                 command=("harness", "sweep"),
                 provenance={"gpu": "NVIDIA Example", "machine": "test"},
                 config={"prompt_tokens": 512, "output_tokens": 15},
+                configuration="c",
                 family={"name": "mistral-7b", "kind": "shapes only", "note": "random weights", "codec": "rtn:bits=2"},
             )
         )
@@ -93,6 +94,11 @@ def _write(directory: SweepDirectory, arm: str, experts: int, popularity: str) -
     fields: dict[str, Any] = {
         "key": cell.key,
         "config_hash": "h",
+        "configuration": "c",
+        "family": "mistral-7b",
+        "codec": "rtn:bits=2",
+        "prompt_tokens": 512,
+        "output_tokens": 15,
         "cell": cell,
         "config": {"weights": "delta" if arm == "meswitch" else "full"},
         "started": "now",

@@ -1,12 +1,14 @@
 import csv
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
 from harness.cli import run_command
+from harness.sweep.results import SweepDirectory
 from reports.figures.scaling import draw_hit_rates, draw_scaling
 from reports.figures.theme import ROLES, drawing
 from reports.sweep.answer import caveats, sweep_sentences
@@ -111,3 +113,13 @@ def test_a_damaged_cell_is_named(make_sweep: Make, capsys: pytest.CaptureFixture
     next((path / "cells").glob("*.requests.jsonl.gz")).write_bytes(b"x")
     assert run_command(["report", str(path)]) == 1
     assert "requests.jsonl.gz: cannot be read" in capsys.readouterr().err
+
+
+def test_cells_of_another_configuration_are_left_out_and_counted(make_sweep: Make) -> None:
+    path = make_sweep()
+    directory = SweepDirectory(path)
+    other = next(directory.read_cells())
+    directory.write_cell(replace(other, configuration="d", codec="rtn:bits=4"), directory.read_requests(other.key))
+    source = read_sweep(path)
+    assert (len(source.rows), source.left_out) == (11, 1)
+    assert "1 cell of another family, codec, workload or engine left out" in " ".join(caveats(source))
