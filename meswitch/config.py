@@ -51,7 +51,7 @@ class DeviceConfig:
     allow_reference: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("prefill_chunk_tokens", "slots", "model_buffers"):
+        for name in ("prefill_chunk_tokens", "slots", "model_buffers", "host_budget_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

@@ -225,4 +225,4 @@ class Engine(Protocol):
         """Counters and bytes at this moment."""
 
     def close(self) -> None:
-        """Stop threads and free weights. Idempotent."""
+        """Stop threads and free what is pinned; memory of a device goes with the engine object. Idempotent."""

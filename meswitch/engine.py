@@ -49,8 +49,9 @@ def build_engine(config: EngineConfig) -> Engine:
     limits = _within_positions(config.scheduler, base_config)
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="meswitch-load")
     try:
-        parts = _build_parts(config, architecture, base_config, limits, executor, router.nbytes if router else 0)
+        # first what may be refused, then what takes gigabytes
         profiles = _read_profiles(config)
+        parts = _build_parts(config, architecture, base_config, limits, executor, router.nbytes if router else 0)
     except BaseException:
         executor.shutdown(cancel_futures=True)
         raise

@@ -49,6 +49,7 @@ class CudaBatch:
     Args:
         runner_of: the steps of a set of whole weights.
         max_rows: rows of the key-value cache.
+        max_tokens: tokens of each.
         chunk_tokens: of prompts, computed between two tokens of the running rows.
         device: where.
 
@@ -61,17 +62,20 @@ class CudaBatch:
         runner_of: Callable[[WholeWeights], StepRunner],
         *,
         max_rows: int,
+        max_tokens: int,
         chunk_tokens: int,
         device: torch.device,
     ) -> None:
         self._runner_of = runner_of
         self._chunk_tokens = chunk_tokens
-        self._device = device
         self._free = list(range(max_rows))
         self._waiting: deque[CudaRow] = deque()
         self._running: dict[StepRunner, list[CudaRow]] = {}
         self._changed: set[StepRunner] = set()
         self._first = StepState(1, device=device)
+        # prompts travel once, without a wait: from a row of pinned memory to a row of the device's
+        self._prompts = torch.zeros(max_rows, max_tokens, dtype=torch.int64, pin_memory=device.type == "cuda")
+        self._uploaded = torch.zeros(max_rows, max_tokens, dtype=torch.int64, device=device)
         self.first_plane_tokens = 0
 
     def __len__(self) -> int:
@@ -91,6 +95,9 @@ class CudaBatch:
         """Take `row` in; its prompt is computed by the next calls of `decode`, which give its first token too."""
         row.cache_row = self._free.pop()
         row.prompt = token_ids
+        host, length = self._prompts[row.cache_row], len(token_ids)
+        host[:length] = torch.tensor(token_ids)
+        self._uploaded[row.cache_row, :length].copy_(host[:length], non_blocking=True)
         self._waiting.append(row)
 
     def discard(self, row: CudaRow) -> None:
@@ -118,7 +125,12 @@ class CudaBatch:
                 runner.load([row.state() for row in rows])
                 self._changed.discard(runner)
             runner.launch()
-        results = self._prefill()
+        try:
+            results = self._prefill()
+        except BaseException:
+            # the step's tokens are not taken: it is computed again from what the rows say
+            self._changed.update(runner for runner, _ in launched)
+            raise
         for runner, rows in launched:
             for row, token in zip(rows, runner.read(), strict=True):
                 row.position += 1
@@ -149,7 +161,7 @@ class CudaBatch:
 
     def _prefill_chunk(self, row: CudaRow, count: int) -> torch.Tensor:
         decoder = self._runner_of(row.weights.weights).decoder
-        chunk = torch.tensor(row.prompt[row.position : row.position + count], device=self._device)
+        chunk = self._uploaded[row.cache_row, row.position : row.position + count]
         lease = row.weights
         row.is_refined = lease.refined()
         h = decoder.prefill(

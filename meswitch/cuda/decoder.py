@@ -30,7 +30,10 @@ from meswitch_kernels.rotary import rotary_and_store
 from meswitch_kernels.rows import RowVectors
 from meswitch_kernels.sampling import choose_tokens
 
-__all__ = ["MIN_WIDTH", "Decoder", "RotaryTables", "rotary_tables"]
+__all__ = ["MIN_WIDTH", "PADDED_TOKENS", "Decoder", "RotaryTables", "rotary_tables"]
+
+PADDED_TOKENS = 16
+"""Prompts are computed in multiples of so many tokens: kernels are compiled for those apart from all other lengths."""
 
 MIN_WIDTH = 2
 """Rows of a tile that cost no more than one: the tensor cores' columns hold two."""
@@ -142,6 +145,8 @@ class Decoder:
     ) -> torch.Tensor:
         """The residual stream `[T, K]` after a chunk of one prompt, whose keys and values are written.
 
+        Computed with whole tiles of `PADDED_TOKENS` tokens, so that no length of a prompt compiles kernels anew.
+
         Args:
             tokens: `[T]` int64, on the device.
             start: position of the first of them; those before it are in the cache.
@@ -151,20 +156,24 @@ class Decoder:
             refined: whether all bit planes of the slot are in place.
         """
         T, device = tokens.shape[0], tokens.device
-        positions = torch.arange(start, start + T, device=device)
-        rows = torch.full((T,), cache_row, dtype=torch.int32, device=device)
-        slots = None if slot < 0 else torch.full((T,), slot, dtype=torch.int32, device=device)
+        padding = -T % PADDED_TOKENS
+        tokens = F.pad(tokens, (0, padding))
+        # a token beyond the prompt has some position of it, and no place in the cache
+        positions = F.pad(torch.arange(start, start + T, device=device), (0, padding))
+        rows = F.pad(torch.full((T,), cache_row, dtype=torch.int32, device=device), (0, padding), value=-1)
+        slots = None if slot < 0 else torch.full((T + padding,), slot, dtype=torch.int32, device=device)
         wait(0)
         h = self._embed(tokens, slots)
         for i, layer in enumerate(self._layers):
             wait(i + 1)
             x = _plain(rms_norm(h, layer.input_norm, slots, eps=self._shape.eps))
             q = self._rotate(i, layer, layer.qkv.prefill(x, slot, refined=refined), positions, rows, slots)
-            h += layer.o.prefill(self._attend(i, q, start, cache_row), slot, refined=refined)
+            x = F.pad(self._attend(i, q[:T], start, cache_row), (0, 0, 0, padding))
+            h += layer.o.prefill(x, slot, refined=refined)
             x = _plain(rms_norm(h, layer.post_norm, slots, eps=self._shape.eps))
             x = _plain(gated_activation(layer.gate_up.prefill(x, slot, refined=refined), kind=self._shape.activation))
             h += layer.down.prefill(x, slot, refined=refined)
-        return h
+        return h[:T]
 
     @property
     def has_experts(self) -> bool:

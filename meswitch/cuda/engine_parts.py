@@ -187,6 +187,7 @@ class _Builder:
         return CudaBatch(
             lambda weights: runners[weights.memory.data_ptr()],
             max_rows=self.limits.max_rows,
+            max_tokens=self.limits.max_context_tokens,
             chunk_tokens=self.config.device.prefill_chunk_tokens,
             device=self.device,
         )
@@ -196,7 +197,11 @@ class _Builder:
         from_disk = self.config.weights == "full" and self.config.device.model_source != "host"
         distinct = 1 if from_disk else len({id(source) for source in sources.values()})
         budget = self.config.device.host_budget_bytes
-        images = distinct if budget is None else max(1, min(distinct, budget // nbytes))
+        if budget is not None and budget < nbytes:
+            raise CapacityError(
+                f"host_budget_bytes must hold one image of an expert, {nbytes} bytes, got {budget}; raise it"
+            )
+        images = distinct if budget is None else min(distinct, budget // nbytes)
         arena = PinnedArena(nbytes, images=images, device=self.device)
         self.stack.callback(arena.close)
         return arena

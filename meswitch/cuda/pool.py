@@ -9,7 +9,7 @@ from meswitch.config import StoreConfig
 from meswitch.core import BASE
 from meswitch.cuda.copies import SegmentCopies, segment_copies
 from meswitch.cuda.image import ImageSource
-from meswitch.cuda.lease import CudaLease
+from meswitch.cuda.lease import CudaLease, always
 from meswitch.cuda.pinned import PinnedArena
 from meswitch.cuda.slots import SlotArena
 from meswitch.cuda.tiers import Tiers
@@ -87,7 +87,9 @@ class CudaPool(Tiers):
         vocabulary = self._base.layout.shape.vocabulary
         if expert == BASE:
             return CudaLease(weights=self._base, slot=-1, vocabulary=vocabulary, wait=_wait_for_nothing)
-        slot, wait, refined = self.hold(expert)
+        slot, wait, complete = self.hold(expert)
+        # one plane has nothing more to come, however much of it is still on its way
+        refined = complete if self._arena.layout.refinements else always
         return CudaLease(weights=self._base, slot=slot, vocabulary=vocabulary, wait=wait, refined=refined)
 
     def release(self, expert: str) -> None:

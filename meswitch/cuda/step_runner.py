@@ -7,11 +7,14 @@ from typing import Any
 import torch
 
 from meswitch.cuda.decoder import MIN_WIDTH, Decoder
-from meswitch.cuda.step_state import RowState, StepState, StepTensors
+from meswitch.cuda.step_state import RowState, StepState
 
-__all__ = ["StepRunner", "buckets", "step_width"]
+__all__ = ["StepRunner", "buckets", "step_width", "step_widths"]
 
 MAX_WIDTH = 16
+
+SHARING_ROWS = 8
+"""With fewer rows, a second tile of an expert finds its codes in the L2 cache soon enough."""
 
 
 def buckets(max_rows: int) -> tuple[int, ...]:
@@ -20,16 +23,24 @@ def buckets(max_rows: int) -> tuple[int, ...]:
     return (*powers, max_rows)
 
 
-def step_width(slots: Sequence[int]) -> int | None:
+def step_width(slots: Sequence[int], bucket: int) -> int | None:
     """Rows of an expert that share one read of its codes, for rows in `slots`; `None` if all are the base's.
 
-    Two widths only, each of which is one more graph: rows of many experts, and rows of few.
+    One of `step_widths(bucket)`.
     """
     experts = [slot for slot in slots if slot >= 0]
     if not experts:
         return None
     share = len(experts) / len(set(experts))
-    return MIN_WIDTH if share <= MIN_WIDTH else min(MAX_WIDTH, 1 << (len(experts) - 1).bit_length())
+    return MIN_WIDTH if share <= MIN_WIDTH else max(width for width in step_widths(bucket) if width is not None)
+
+
+def step_widths(bucket: int) -> tuple[int | None, ...]:
+    """The widths that steps of `bucket` rows are made for, each of which is a graph of its own.
+
+    Rows of the base alone, of many experts, and where it pays, of few.
+    """
+    return (None, MIN_WIDTH) if bucket < SHARING_ROWS else (None, MIN_WIDTH, MAX_WIDTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +76,12 @@ class StepRunner:
         return self._decoder
 
     def load(self, rows: Sequence[RowState]) -> None:
-        """Run these rows from the next step on."""
+        """Run these rows from the next step on; a kind of step that `warm_up` has not made is made now."""
         self._rows = len(rows)
         bucket = next(size for size in self._buckets if size >= len(rows))
-        self._key = _Key(bucket, step_width([row.slot for row in rows]))
+        self._key = _Key(bucket, step_width([row.slot for row in rows], bucket))
+        if self._use_graphs and self._key not in self._graphs:
+            self._make(self._key)
         self._state.load(rows)
 
     def launch(self) -> None:
@@ -76,8 +89,6 @@ class StepRunner:
         if not self._use_graphs:
             self._step(self._key)
             return
-        if self._key not in self._graphs:
-            self._capture(self._key)
         self._graphs[self._key].replay()
 
     def read(self) -> list[int]:
@@ -85,36 +96,23 @@ class StepRunner:
         return self._state.read(self._rows)
 
     def warm_up(self) -> None:
-        """Compile and capture the steps of every bucket, with rows that touch nothing.
-
-        Steps of rows that share experts, and those of the base beside experts, are made when they are first needed.
-        """
-        width = MIN_WIDTH if self._decoder.has_experts else None
+        """Compile and capture every step that can come, with rows that touch nothing."""
         for rows in reversed(self._buckets):
-            self._state.load([])
-            key = _Key(rows, width)
-            if self._use_graphs:
-                self._capture(key)
-            else:
-                self._step(key)
+            for width in step_widths(rows) if self._decoder.has_experts else (None,):
+                self._make(_Key(rows, width))
 
     def _step(self, key: _Key) -> None:
         self._decoder.step(self._parts[key.rows], width=key.width)
 
-    def _capture(self, key: _Key) -> None:
-        state = self._parts[key.rows]
-        held = [tensor.clone() for tensor in state.changing()]
-        # the first launch compiles, which a capture must not
+    def _make(self, key: _Key) -> None:
+        self._state.load([])
         self._step(key)
+        if not self._use_graphs:
+            return
+        # what a capture must not do, to compile, was done by the launch before it
         torch.cuda.synchronize()
-        _restore(state, held)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             self._step(key)
         self._pool = graph.pool() if self._pool is None else self._pool
         self._graphs[key] = graph
-
-
-def _restore(state: StepTensors, held: Sequence[torch.Tensor]) -> None:
-    for tensor, value in zip(state.changing(), held, strict=True):
-        tensor.copy_(value)

@@ -60,10 +60,6 @@ class StepTensors:
         """Views of the first `rows` rows."""
         return StepTensors(**{field.name: getattr(self, field.name)[:rows] for field in fields(self)})
 
-    def changing(self) -> tuple[torch.Tensor, ...]:
-        """What a step changes."""
-        return self.tokens, self.positions, self.lengths, self.chosen
-
     def advance(self) -> None:
         """Make the chosen tokens the newest ones, one position further; part of the step itself."""
         used = self.lengths > 0

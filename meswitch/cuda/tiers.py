@@ -130,6 +130,8 @@ class Tiers:
         self._free = list(reversed(range(slots)))
         # experts that were on the disk when they were asked for and have no slot yet, and when that was
         self._asked_ns: dict[str, int] = {}
+        # the same of those in host memory that found no slot
+        self._refused_ns: dict[str, int] = {}
         self._asked_again: set[str] = set()
         self._refused = False
         self._counts = dict.fromkeys(("switches", "evictions", "moved_bytes"), 0)
@@ -193,6 +195,8 @@ class Tiers:
         self._asked_again.add(expert)
         if name in self._store.resident:
             done = self._place(expert, keep)
+            if not done:
+                self._refused_ns.setdefault(expert, self._clock_ns())
         else:
             asked_ns, kept = self._clock_ns(), {self._image_names[x] for x in keep if x in self._image_names}
             done = self._store.request(name, keep=kept)
@@ -301,11 +305,12 @@ class Tiers:
             self._free.append(slot)
             raise
         asked_ns = self._asked_ns.pop(expert, None)
+        refused_ns = self._refused_ns.pop(expert, self._clock_ns())
         self._held[expert] = _Held(
             slot=slot,
             copy=copy,
             source=Residency.HOST if asked_ns is None else Residency.DISK,
-            decided_ns=self._clock_ns() if asked_ns is None else asked_ns,
+            decided_ns=refused_ns if asked_ns is None else asked_ns,
             evicted=evicted,
         )
         return True
@@ -377,6 +382,8 @@ class Tiers:
             for expert in self._asked_ns.keys() - self._asked_again:
                 if self._image_names[expert] not in self._store.loading:
                     del self._asked_ns[expert]
+            for expert in self._refused_ns.keys() - self._asked_again:
+                del self._refused_ns[expert]
         self._asked_again.clear()
         self._refused = False
 

@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import pytest
 
 from meswitch.core import SamplingParams
@@ -16,7 +18,7 @@ def model() -> TinyModel:
 @pytest.fixture
 def batch(model) -> CudaBatch:
     runner = StepRunner(model.decoder, max_rows=3, device=CPU, use_graphs=False)
-    return CudaBatch(lambda _: runner, max_rows=3, chunk_tokens=4, device=CPU)
+    return CudaBatch(lambda _: runner, max_rows=3, max_tokens=32, chunk_tokens=4, device=CPU)
 
 
 def lease(model, slot, wait=lambda _: None, refined=always):
@@ -83,7 +85,7 @@ def test_an_expert_whose_logits_are_no_numbers_gives_no_token(model, batch):
     broken = tiny_model("llama", rows=3)
     broken.weights.final_norm.fill_(float("nan"))
     runner = StepRunner(broken.decoder, max_rows=3, device=CPU, use_graphs=False)
-    own = CudaBatch(lambda _: runner, max_rows=3, chunk_tokens=4, device=CPU)
+    own = CudaBatch(lambda _: runner, max_rows=3, max_tokens=32, chunk_tokens=4, device=CPU)
     row = own.new_row("base", lease(broken, -1), SamplingParams())
     own.add(row, [1, 2])
     assert own.decode() == [(row, None)]
@@ -113,7 +115,7 @@ def test_rows_without_a_seed_draw_their_own(model, batch):
 def test_tokens_before_the_second_bit_plane_are_counted_and_those_after_it_use_both(model):
     planes = tiny_model("llama", codec="nested", planes=1, rows=3)
     runner = StepRunner(planes.decoder, max_rows=3, device=CPU, use_graphs=False)
-    batch = CudaBatch(lambda _: runner, max_rows=3, chunk_tokens=4, device=CPU)
+    batch = CudaBatch(lambda _: runner, max_rows=3, max_tokens=32, chunk_tokens=4, device=CPU)
     came = []
     row = batch.new_row("a", lease(planes, 0, refined=lambda: bool(came)), SamplingParams())
     batch.add(row, [5, 9, 33])
@@ -125,3 +127,18 @@ def test_tokens_before_the_second_bit_plane_are_counted_and_those_after_it_use_b
     run(batch, [row], 1)
     assert batch.first_plane_tokens == 2
     assert row.state().refined
+
+
+def test_a_prompt_that_fails_costs_the_running_rows_no_token(model, batch, monkeypatch):
+    row = batch.new_row("a", lease(model, 0), SamplingParams())
+    batch.add(row, [5, 9, 33])
+    (before,) = run(batch, [row], 1)
+    other = batch.new_row("b", lease(model, 1), SamplingParams())
+    batch.add(other, [7, 7])
+    with monkeypatch.context() as patch:
+        patch.setattr(model.decoder, "prefill", Mock(side_effect=RuntimeError("out of memory")))
+        with pytest.raises(RuntimeError, match="out of memory"):
+            batch.decode()
+    batch.discard(other)
+    (after,) = run(batch, [row], 1)
+    assert before + after == answer(model.models[0], [5, 9, 33], 2)

@@ -105,6 +105,19 @@ def test_an_expert_leases_the_base_and_the_slot_that_holds_its_image(family: Pat
     assert pool.slots == 2
 
 
+def test_an_expert_of_one_plane_is_whole_for_whoever_leases_it_early(family: Path) -> None:
+    pool = delta_pool(family)
+    pool._copies = FakeCopies(pool._arena.memory, pool._arena.layout.segments)
+    pool.request("e1")
+    while "e1" not in pool.resident:
+        pool.request("e1")
+        pool.poll()
+    assert pool._copies.started[0].done_segments() == 0
+    assert pool.lease("e1").refined()
+    pool._copies.finish()
+    pool.close()
+
+
 def test_bytes_are_those_of_the_device_whatever_it_holds(family: Path) -> None:
     pool = delta_pool(family)
     empty = dict(pool.weight_bytes)

@@ -160,6 +160,11 @@ def test_a_budget_below_the_base_and_one_expert_is_refused(roots):
         engine(roots, memory_budget_bytes=1 << 20)
 
 
+def test_host_memory_for_less_than_one_expert_is_refused(roots):
+    with pytest.raises(CapacityError, match="host_budget_bytes must hold one image of an expert"):
+        engine(roots, device=replace(DEVICE, host_budget_bytes=1000))
+
+
 def test_an_expert_of_another_base_is_refused(roots, tmp_path):
     other = save_base(tmp_path / "other", tiny_config(num_hidden_layers=1, hidden_size=64), seed=9)
     with pytest.raises(BaseMismatchError, match="expert e1 was made from base"):

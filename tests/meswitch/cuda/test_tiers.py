@@ -568,3 +568,18 @@ def test_on_a_gpu_no_copy_overtakes_a_reader_and_no_reader_a_copy() -> None:
         tiers.close()
     assert found.tolist() == [[[value, value]] * count for value in want]
     assert tiers.counters["evictions"] > 100
+
+
+def test_a_switch_that_waits_for_room_is_decided_when_it_was_first_asked_for() -> None:
+    bench = Bench(sources("ab"), slots=1)
+    bench.tiers.preload()
+    bench.bring("a")
+    bench.tiers.hold("a")
+    bench.clock.now_ns = asked_ns = 1000
+    assert not bench.tiers.request("b")
+    bench.poll()
+    bench.clock.now_ns = 2000
+    bench.tiers.release("a")
+    span = bench.bring("b")
+    assert span.source is Residency.HOST
+    assert asked_ns <= span.decided_ns < 2000
