@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from harness.clock import Clock, MonotonicClock
@@ -17,6 +17,7 @@ from harness.provenance import collect_provenance, python_command
 from harness.records import RequestRecord
 from harness.results import to_json_object
 from harness.run import plain_stats, start_outcome
+from harness.sweep.results import config_hash
 from harness.switching.client import SwitchClient
 from harness.switching.interference import measure_interference
 from harness.switching.pairs import measure_pairs
@@ -45,21 +46,28 @@ def execute_switching(
     Args:
         bytes_per_s: of copies from pinned host memory, measured on this machine.
     """
-    directory.write_manifest(
-        SwitchingManifest(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=tuple(python_command()),
-            provenance=to_json_object(collect_provenance(gpu, commit=plan.commit)),
-            config=to_json_object(plain_options(plan)),
-            family=describe_family(plan.prepared),
-            host_to_device_bytes_per_s=bytes_per_s,
-            settings=tuple(setting.name for setting in plan.settings),
-        )
-    )
+    manifest = _manifest(plan, gpu, bytes_per_s)
+    directory.write_manifest(manifest)
     for setting in plan.settings:
-        record, requests = _measure(plan, setting, clock or MonotonicClock(), make_driver(setting.config))
+        driver = make_driver(setting.config)
+        record, requests = _measure(plan, setting, clock or MonotonicClock(), driver, manifest.measurement)
         directory.write_setting(record, requests)
         on_setting(record)
+
+
+def _manifest(plan: SwitchingPlan, gpu: GpuMonitor, bytes_per_s: float | None) -> SwitchingManifest:
+    moment = datetime.now(UTC)
+    manifest = SwitchingManifest(
+        measurement="",
+        created=moment.isoformat(timespec="seconds"),
+        command=tuple(python_command()),
+        provenance=to_json_object(collect_provenance(gpu, commit=plan.commit)),
+        config=to_json_object(plain_options(plan)),
+        family=describe_family(plan.prepared),
+        host_to_device_bytes_per_s=bytes_per_s,
+        settings=tuple(setting.name for setting in plan.settings),
+    )
+    return replace(manifest, measurement=config_hash({**asdict(manifest), "moment": moment.isoformat()}))
 
 
 def host_to_device_bytes_per_s(index: int = 0) -> float:
@@ -82,11 +90,13 @@ def _bandwidth(index: int) -> float:
 
 
 def _measure(
-    plan: SwitchingPlan, setting: Setting, clock: Clock, driver: Driver
+    plan: SwitchingPlan, setting: Setting, clock: Clock, driver: Driver, measurement: str
 ) -> tuple[SettingRecord, Sequence[RequestRecord]]:
     config = setting.config
     record = SettingRecord(
         name=setting.name,
+        measurement=measurement,
+        family=plan.prepared.family,
         arm=setting.arm,
         case=setting.case,
         expert_bytes=setting.expert_bytes,

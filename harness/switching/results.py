@@ -11,7 +11,7 @@ from harness.results import read_json, read_lines, write_atomic, write_lines
 
 __all__ = ["SettingRecord", "SwitchingDirectory", "SwitchingManifest"]
 
-SCHEMA = "harness-switching/1"
+SCHEMA = "harness-switching/2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,8 @@ class SettingRecord:
     """What is known of one setting beside its requests.
 
     Attributes:
+        measurement: as in the manifest of the call that measured it.
+        family: whose experts; codec: `None` for whole models.
         copies_ms: of each pair, in their order; `None` where a pair's copy was not timed alone.
         shared_images: experts without a place of their own in host memory.
         stats: the engine's counters at the end.
@@ -27,6 +29,8 @@ class SettingRecord:
 
     schema: str = SCHEMA
     name: str
+    measurement: str
+    family: str
     arm: str
     case: str
     expert_bytes: int
@@ -44,12 +48,15 @@ class SwitchingManifest:
     """What was measured, on what, with what.
 
     Attributes:
+        measurement: sixteen letters, over options, weights, commit, bandwidth and the moment of the call: only settings
+            with the same ones were measured together.
         host_to_device_bytes_per_s: of copies of 1 GiB from pinned memory, measured before the first engine; `None` if
             there was nothing to measure.
         settings: names, in the order of measuring.
     """
 
     schema: str = SCHEMA
+    measurement: str
     created: str
     command: tuple[str, ...]
     provenance: Mapping[str, JsonValue]
@@ -112,16 +119,17 @@ class SwitchingDirectory:
         write_atomic(self.setting(record.name), _SETTING.dump_json(record, indent=1) + b"\n")
 
     def read_settings(self) -> Iterator[tuple[SettingRecord, list[RequestRecord]]]:
-        """Facts and requests of the settings that the manifest names and that are there.
+        """Facts and requests of the settings that the manifest's call has measured; what another left is not read.
 
         Raises:
             RunFormatError: a file is damaged.
         """
-        for name in self.read_manifest().settings:
-            if self.setting(name).exists():
+        manifest = self.read_manifest()
+        for name in manifest.settings:
+            if not self.setting(name).exists():
+                continue
+            record = read_json(_SETTING, self.setting(name), schema=SCHEMA)
+            if record.measurement == manifest.measurement:
                 path = self.requests(name)
                 lines = enumerate(read_lines(path), 1)
-                yield (
-                    read_json(_SETTING, self.setting(name), schema=SCHEMA),
-                    [parse_line(line, f"{path}, line {number}") for number, line in lines],
-                )
+                yield record, [parse_line(line, f"{path}, line {number}") for number, line in lines]

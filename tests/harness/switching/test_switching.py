@@ -79,7 +79,7 @@ def setting(arm: str, nbytes: int) -> Setting:
 
 @pytest.fixture
 def measured(tmp_path):
-    def measure(memories, **limits):
+    def measure(memories, *, codec="rtn:bits=2", bytes_per_s=1000.0, stop=lambda record: None):
         size = DeltaSize(whole=10, linears=6, full_model=100, bits_per_weight=2, bits_per_weight_whole=2, dense=0)
         paths = dict.fromkeys(EXPERTS, Path("shape"))
         prepared = Prepared(
@@ -93,7 +93,7 @@ def measured(tmp_path):
             model_bytes=100,
             router_bytes=0,
             sizes=dict.fromkeys(EXPERTS, size),
-            codec="rtn:bits=2",
+            codec=codec,
             codec_name="rtn",
             codec_options={},
             weights_hash="w",
@@ -108,9 +108,10 @@ def measured(tmp_path):
             plan,
             directory,
             gpu=NullGpu(),
-            bytes_per_s=1000.0,
+            bytes_per_s=bytes_per_s,
             clock=next(iter(memories.values())).clock,
             make_driver=lambda config: next(drivers).driver(),
+            on_setting=stop,
         )
         return rebuild_switching(directory)
 
@@ -145,6 +146,26 @@ def test_report_rebuilds_the_tables_from_the_raw_requests(measured, tmp_path):
         (path / name).unlink()
     assert run_command(["report", str(path)]) == 0
     assert [(path / name).read_bytes() for name in ("switching.json", "interference.json")] == first
+
+
+def test_settings_of_a_former_codec_or_bandwidth_are_not_read_beside_new_ones(measured, tmp_path):
+    def both():
+        clock = FakeClock()
+        return {"meswitch": Memory(clock, copy_ms=12), "full-swap-host": Memory(clock, copy_ms=120)}
+
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    measured(both())
+    with pytest.raises(KeyboardInterrupt):
+        measured(both(), codec="rtn:bits=4", bytes_per_s=500.0, stop=interrupt)
+    directory = SwitchingDirectory(tmp_path / "switching")
+    # the second call ended after its first setting; the whole model's copy is of the first call, at its bandwidth
+    rows = rebuild_switching(directory).rows
+    assert {row.arm for row in rows} == {"meswitch"}
+    assert (rows[1].copy_floor_ms, rows[1].whole_model_ratio) == (20, None)
+    (record, _), *_ = directory.read_settings()
+    assert (record.family, record.measurement) == ("made", directory.read_manifest().measurement)
 
 
 def test_pairs_that_did_not_switch_are_left_out_and_counted(measured):
