@@ -25,7 +25,7 @@ class _Phase:
     number: int
     kind: str
     pinned: Sequence[str]
-    others: Sequence[str]
+    asked: Sequence[str]
     records: list[RequestRecord] = field(default_factory=list)
     _streams: dict[str, str] = field(default_factory=dict)
     _asked: int = 0
@@ -60,10 +60,8 @@ class _Phase:
         self._streams[name] = expert
 
     def _other(self) -> None:
-        # the same short requests in either kind of phase, so that switching alone makes the difference
-        experts = self.others if self.kind == "with" else self.pinned[:1]
         self.client.send(
-            experts[self._asked % len(experts)],
+            self.asked[self._asked % len(self.asked)],
             prompt=self._asked,
             tokens=OTHERS_TOKENS,
             output_tokens=2,
@@ -80,14 +78,24 @@ def measure_interference(
 ) -> list[RequestRecord]:
     """All requests of all phases; `repeat` is the phase, `task` says what each was for.
 
+    In either kind of phase the same short requests ask for an expert beside the streams' own, so that each batch has as
+    many experts and switching alone makes the difference: in the phases without, it is always the same one, brought
+    before the phase begins.
+
     Args:
         client: of the system.
         pinned: experts that never leave the device.
-        others: experts that find no place at once, one after the other: more than there are other slots.
+        others: the first stays while nobody asks for another; of the rest none finds a place at once, one after the
+            other: more than there are slots for them.
     """
     records: list[RequestRecord] = []
+    staying, moving = others[:1], others[1:]
     for number, kind in enumerate(PHASES):
-        phase = _Phase(client, options, number, kind, pinned, others)
+        asked = moving if kind == "with" else staying
+        # whatever was there: after these, the one that stays is there, and the first of the rest is not
+        for expert in asked:
+            client.answer(expert, prompt=0, tokens=OTHERS_TOKENS, output_tokens=2, task="bring")
+        phase = _Phase(client, options, number, kind, pinned, asked)
         phase.run()
         records += phase.records
     return records

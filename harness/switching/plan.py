@@ -29,13 +29,14 @@ class SwitchingOptions:
     """What is measured.
 
     Attributes:
-        slots: experts on the device; each case asks for one more in turn, so that every second request misses.
+        slots: experts on the device; more than are left beside the streams' are asked for in turn, so that every first
+            request of a pair misses.
         pairs: of a miss and a hit of the same expert with the same prompt, one request at a time.
         prompt_tokens, output_tokens: of each request.
         phase_s: seconds of each of the four phases of the interference, two with switches and two without.
         streams: requests of resident experts that are in flight all the time then.
         stream_tokens: of each answer then: its gaps are what is measured.
-        switches_per_s: that the others cause then, at most.
+        switches_per_s: requests of others then, each of which needs a switch in the phases with them.
         seed: of prompts.
     """
 
@@ -113,7 +114,8 @@ def plan_switching(
     longest = options.prompt_tokens + max(options.output_tokens, options.stream_tokens)
     if longest > engine.max_context_tokens:
         raise UsageError(f"prompts and answers need --max-context {longest}, got {engine.max_context_tokens}")
-    # of the experts, the last ones are never resident when they are asked for
+    # of those beyond the streams' own, one stays in the phases without switches; the rest, taken in turn, outnumber the
+    # slots that are left, so that none is resident when it is asked for
     experts = sweep_experts(family, 2 * options.slots, device=engine.device)
     request = PrepareRequest(family=family, codec=codec, home=home_dir(), dtype=engine.dtype, experts=experts)
     prepared = prepare(request, report=report)

@@ -194,6 +194,17 @@ def test_bystanders_are_compared_with_and_without_switches(measured):
     assert rows["tpot_p50"].with_ms == pytest.approx(5, abs=0.1)
 
 
+def test_switching_alone_differs_between_the_phases(measured, tmp_path):
+    measured({"meswitch": Memory(FakeClock(), copy_ms=12)})
+    ((_, requests),) = SwitchingDirectory(tmp_path / "switching").read_settings()
+    beside = {kind: [r for r in requests if r.task == f"other {kind}"] for kind in ("without", "with")}
+    assert abs(len(beside["without"]) - len(beside["with"])) <= 2
+    # one expert beside the streams' own in either: the same one, which is there, or another each time, which is not
+    assert {(r.expert_wanted, r.residency) for r in beside["without"]} == {("e1", "resident")}
+    assert {(r.expert_wanted, r.residency) for r in beside["with"]} == {(f"e{n}", "host") for n in (2, 3, 4, 5)}
+    assert {r.expert_wanted for r in requests if r.task.startswith("stream")} == {"e0"}
+
+
 def test_an_engine_that_does_not_start_is_a_row_that_says_why(measured, monkeypatch):
     memory = Memory(FakeClock(), copy_ms=12)
 
