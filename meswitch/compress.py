@@ -13,15 +13,16 @@ import torch
 from blake3 import blake3
 
 from meswitch.ahead import torch_threads, work_ahead
+from meswitch.allocation import Allocation, allocate_linears, choices_of, parse_budget
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream, InputStatistics, compress_delta
 from meswitch.checkpoint import CONFIG_FILE
 from meswitch.codecs import Codec, format_spec, parse_codec, takes_second_moment
 from meswitch.compress_config import CompressConfig, torch_device
 from meswitch.description import describe_expert
-from meswitch.errors import ExpertNameError
+from meswitch.errors import CodecOptionError, ExpertNameError
 from meswitch.expert_source import ExpertSource
-from meswitch.format.manifest import MANIFEST_FILE, Manifest
+from meswitch.format.manifest import MANIFEST_FILE, AllocationRecord, Manifest
 from meswitch.format.staging import recover, remove_directory, staged, storage_errors
 from meswitch.format.writer import TOKENIZER_DIR, DeltaWriter
 from meswitch.names import check_name
@@ -52,7 +53,8 @@ def compress_expert(config: CompressConfig, *, progress: Report | None = None) -
 
     Raises:
         CheckpointError: base or expert cannot be used, or the expert does not descend from the base.
-        DeltaError: a codec spec is wrong.
+        DeltaError: a codec spec or a budget is wrong.
+        CapacityError: nothing fits the budget.
         ExpertNameError: the name is not allowed, or the output exists.
         StorageError: the disk refuses; nothing is left behind then.
     """
@@ -65,11 +67,14 @@ def compress_expert(config: CompressConfig, *, progress: Report | None = None) -
     plan = pair.plan(codecs)
     if not config.force:
         check_parent(pair, sample_norms(pair, plan))
+    allocation = _allocate(config, pair, plan, device, report)
+    if allocation is not None:
+        plan = pair.plan(codecs, allocation.codecs)
     calibration = _open_calibration(config, pair, plan, device)
     with staged(config.output, resumable=True) as root:
         # another process may have made one there since
         _check_output(config)
-        return _write(config, pair, plan, codecs, calibration, root, report)
+        return _write(config, pair, plan, codecs, allocation, calibration, root, report)
 
 
 def _open_and_identify(config: CompressConfig, report: Report) -> Pair:
@@ -91,12 +96,13 @@ def _write(
     pair: Pair,
     plan: tuple[PlannedParameter, ...],
     codecs: Mapping[ParameterKind, Codec],
+    allocation: Allocation | None,
     calibration: CalibrationStream | None,
     root: Path,
     report: Report,
 ) -> Manifest:
     record = None if calibration is None else calibration.record
-    key = _resume_key(pair, codecs, calibration, config.device)
+    key = _resume_key(pair, plan, calibration, config.device)
     writer = DeltaWriter(root, key, {p.name: p.tensors for p in plan})
     device = torch.device(config.device)
     try:
@@ -111,7 +117,14 @@ def _write(
         tokenizer = _copy_companions(pair.expert, root / TOKENIZER_DIR)
         report(CompressProgress("checksums", len(plan), len(plan)))
         manifest = describe_expert(
-            config.name, pair, plan, codecs, norms=norms, calibration=record, tokenizer_files=tokenizer
+            config.name,
+            pair,
+            plan,
+            codecs,
+            norms=norms,
+            calibration=record,
+            tokenizer_files=tokenizer,
+            allocation=_allocation_record(config, allocation),
         )
         return writer.finish(manifest)
     finally:
@@ -138,6 +151,49 @@ def _check_output(config: CompressConfig) -> None:
         raise ExpertNameError(f"expert {output.name} exists at {output}; remove it, replace it or choose another name")
 
 
+def _allocate(
+    config: CompressConfig, pair: Pair, plan: tuple[PlannedParameter, ...], device: torch.device, report: Report
+) -> Allocation | None:
+    """The codecs of the linears within the budget, if there is one."""
+    if config.allocate is None:
+        return None
+    candidates = [parse_codec(spec) for spec in config.candidates]
+    if not candidates:
+        raise CodecOptionError("an allocation needs at least one candidate")
+    linears = [p for p in plan if p.kind is ParameterKind.LINEAR]
+    budget = parse_budget(
+        config.allocate,
+        linear_weights=sum(prod(p.spec.shape) for p in linears),
+        other_bytes=sum(p.nbytes for p in plan if p.kind is not ParameterKind.LINEAR),
+    )
+    calibration = None
+    if config.calibration is not None:
+        moments = [p.name for p in linears] if any(takes_second_moment(codec) for codec in candidates) else []
+        calibration = CalibrationStream(pair, config.calibration, second_moments=moments, device=device)
+    choices = choices_of(
+        pair,
+        plan,
+        candidates,
+        calibration=calibration,
+        device=device,
+        progress=lambda name, *done: report(CompressProgress(f"weighing {name}", *done)),
+    )
+    return allocate_linears(choices, budget)
+
+
+def _allocation_record(config: CompressConfig, allocation: Allocation | None) -> AllocationRecord | None:
+    if allocation is None:
+        return None
+    candidates = [parse_codec(spec) for spec in config.candidates]
+    return AllocationRecord(
+        budget_bytes=allocation.budget_bytes,
+        candidates=tuple(format_spec(codec.name, codec.options) for codec in candidates),
+        linears=dict(allocation.counts),
+        error=allocation.error,
+        least_error=allocation.least_error,
+    )
+
+
 def _open_calibration(
     config: CompressConfig, pair: Pair, plan: tuple[PlannedParameter, ...], device: torch.device
 ) -> CalibrationStream | None:
@@ -148,10 +204,10 @@ def _open_calibration(
 
 
 def _resume_key(
-    pair: Pair, codecs: Mapping[ParameterKind, Codec], calibration: CalibrationStream | None, device: str
+    pair: Pair, plan: Sequence[PlannedParameter], calibration: CalibrationStream | None, device: str
 ) -> str:
     """A hash of all that decides the tensors: an unfinished delta of anything else is not continued."""
-    specs = {kind.value: format_spec(codec.name, codec.options) for kind, codec in codecs.items()}
+    specs = {p.name: None if p.codec is None else format_spec(p.codec.name, p.codec.options) for p in plan}
     texts = None if calibration is None else calibration.record.blake3
     parts = [pair.identities(), specs, version("meswitch"), texts, device]
     return str(blake3(json.dumps(parts).encode()).hexdigest())

@@ -9,11 +9,26 @@ from meswitch.errors import EngineError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_EMBEDDING", "DEFAULT_HEAD", "DEFAULT_LINEAR", "CompressConfig", "torch_device"]
+__all__ = [
+    "DEFAULT_CANDIDATES",
+    "DEFAULT_EMBEDDING",
+    "DEFAULT_HEAD",
+    "DEFAULT_LINEAR",
+    "CompressConfig",
+    "torch_device",
+]
 
 DEFAULT_LINEAR = "salient:bits=2,channels=8,step=unbiased"
 DEFAULT_EMBEDDING = "rtn:bits=8,step=mse"
 DEFAULT_HEAD = "rtn:bits=8,step=mse"
+DEFAULT_CANDIDATES = (
+    "sparse-sign:group=8",
+    "sparse-sign:group=4",
+    "salient:bits=1,channels=8",
+    "rtn:bits=2",
+    "salient:bits=2,channels=8",
+    "salient:bits=4,channels=8",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +42,9 @@ class CompressConfig:
         name: what the expert will be called.
         linear, embedding, head: codec specs, such as `rtn:bits=4`.
         calibration: texts that decide which channels are salient; `None` decides by weight error alone.
+        allocate: a budget, such as `2.25bits` or `1.2GB`: each linear gets one of `candidates`, and `linear` counts for
+            nothing.
+        candidates: codec specs.
         force: compress although the expert is too far from the base to descend from it.
         replace: put the new delta in the place of one that is there.
         device: `cpu` or `cuda`: where texts are read and deltas compressed.
@@ -40,6 +58,8 @@ class CompressConfig:
     embedding: str = DEFAULT_EMBEDDING
     head: str = DEFAULT_HEAD
     calibration: Path | None = None
+    allocate: str | None = None
+    candidates: tuple[str, ...] = DEFAULT_CANDIDATES
     force: bool = False
     replace: bool = False
     device: Literal["cpu", "cuda"] = "cpu"

@@ -8,6 +8,7 @@ from math import prod
 from meswitch.architecture import ParameterKind
 from meswitch.codecs import Codec, format_spec, takes_second_moment
 from meswitch.format.manifest import (
+    AllocationRecord,
     BaseRecord,
     ByteCounts,
     CalibrationRecord,
@@ -27,6 +28,9 @@ __all__ = ["describe_expert"]
 
 Norms = Mapping[str, Mapping[str, float]]
 
+MIXED = "mixed"
+"""In place of a codec's name, where linears have several."""
+
 
 def describe_expert(
     name: str,
@@ -37,6 +41,7 @@ def describe_expert(
     norms: Norms,
     calibration: CalibrationRecord | None,
     tokenizer_files: tuple[str, ...],
+    allocation: AllocationRecord | None = None,
 ) -> Manifest:
     """The manifest, complete but for the files' checksums.
 
@@ -48,6 +53,7 @@ def describe_expert(
         norms: by parameter, the squared norms of `delta` and `base`.
         calibration: the texts that statistics came from.
         tokenizer_files: names of the files beside the weights.
+        allocation: how the codecs of single linears were chosen.
     """
     counts = _byte_counts(plan)
     return Manifest(
@@ -55,12 +61,13 @@ def describe_expert(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         meswitch_version=version("meswitch"),
         # a codec that packs codes in another way names it
-        layout=", ".join(sorted({getattr(codec, "packing", LAYOUT) for codec in codecs.values()})),
+        layout=", ".join(sorted({getattr(p.codec, "packing", LAYOUT) for p in plan if p.codec is not None})),
         base=_base_record(pair),
         expert=_expert_record(pair, plan),
         codecs=_codec_records(plan, codecs),
+        allocation=allocation,
         calibration=calibration,
-        selection=_selection_note(codecs[ParameterKind.LINEAR], calibration),
+        selection=_selection_notes(plan, calibration),
         parameters=tuple(_parameter_record(p) for p in plan),
         nbytes=counts,
         bits_per_weight=_bits_per_weight(plan, counts),
@@ -96,13 +103,30 @@ def _expert_record(pair: Pair, plan: tuple[PlannedParameter, ...]) -> ExpertReco
 
 def _codec_records(plan: tuple[PlannedParameter, ...], codecs: Mapping[ParameterKind, Codec]) -> dict[str, CodecRecord]:
     used = {p.kind for p in plan}
-    return {
+    records = {
         kind.value: CodecRecord(
             name=codec.name, options=dict(codec.options), spec=format_spec(codec.name, codec.options)
         )
         for kind, codec in codecs.items()
         if kind in used
     }
+    if len(linears := _linear_codecs(plan)) > 1:
+        records[ParameterKind.LINEAR.value] = CodecRecord(name=MIXED, options={}, spec=MIXED)
+    elif linears:
+        (spec, codec), *_ = linears.items()
+        records[ParameterKind.LINEAR.value] = CodecRecord(name=codec.name, options=dict(codec.options), spec=spec)
+    return records
+
+
+def _linear_codecs(plan: tuple[PlannedParameter, ...]) -> dict[str, Codec]:
+    """The codecs of the linears by their specs, in order of the plan."""
+    codecs = (p.codec for p in plan if p.kind is ParameterKind.LINEAR and p.codec is not None)
+    return {format_spec(codec.name, codec.options): codec for codec in codecs}
+
+
+def _selection_notes(plan: tuple[PlannedParameter, ...], calibration: CalibrationRecord | None) -> str:
+    """How the codecs of the linears used calibration texts."""
+    return "; ".join(dict.fromkeys(_selection_note(codec, calibration) for codec in _linear_codecs(plan).values()))
 
 
 def _selection_note(codec: Codec, calibration: CalibrationRecord | None) -> str:

@@ -58,9 +58,13 @@ class Pair:
         """Those of base and expert; the first call reads all weights, unless it is known from an earlier run."""
         return self.base_identity, self.expert_identity
 
-    def plan(self, codecs: Mapping[ParameterKind, Codec]) -> tuple[PlannedParameter, ...]:
+    def plan(
+        self, codecs: Mapping[ParameterKind, Codec], linears: Mapping[str, Codec] | None = None
+    ) -> tuple[PlannedParameter, ...]:
         """What the delta will hold: see `plan_expert`."""
-        return plan_expert(self.base, self.expert, self.architecture, base_tied=self.tied, codecs=codecs)
+        return plan_expert(
+            self.base, self.expert, self.architecture, base_tied=self.tied, codecs=codecs, linears=linears
+        )
 
 
 def open_pair(base_root: Path, expert_root: Path, *, on_bytes: Callable[[int], None] | None = None) -> Pair:

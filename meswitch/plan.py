@@ -82,8 +82,13 @@ def plan_expert(
     *,
     base_tied: bool,
     codecs: Mapping[ParameterKind, Codec],
+    linears: Mapping[str, Codec] | None = None,
 ) -> tuple[PlannedParameter, ...]:
     """The parameters of the delta in load order.
+
+    Args:
+        codecs: by kind.
+        linears: by name, where they are not all of one codec.
 
     Raises:
         ShapeMismatchError: a parameter has another shape than the base's, added rows of the tables apart.
@@ -94,7 +99,8 @@ def plan_expert(
         if is_head and source.tied:
             continue
         origin = architecture.embedding if is_head and base_tied else parameter.name
-        planned.append(_plan_parameter(parameter, base.spec(origin), origin, source.spec(parameter.name), codecs))
+        codec = (linears or {}).get(parameter.name, codecs.get(parameter.kind))
+        planned.append(_plan_parameter(parameter, base.spec(origin), origin, source.spec(parameter.name), codec))
     _check_tables(planned)
     return tuple(planned)
 
@@ -104,7 +110,7 @@ def _plan_parameter(
     base: TensorSpec,
     origin: str,
     expert: TensorSpec,
-    codecs: Mapping[ParameterKind, Codec],
+    codec: Codec | None,
 ) -> PlannedParameter:
     name, kind = parameter.name, parameter.kind
     if kind is ParameterKind.EXACT:
@@ -119,7 +125,7 @@ def _plan_parameter(
     growable = kind is not ParameterKind.LINEAR and expert.shape[0] >= rows
     if expert.shape[1:] != (width,) or (expert.shape[0] != rows and not growable):
         raise _mismatch(name, base, expert)
-    codec = codecs[kind]
+    assert codec is not None
     tensors = {tensor_name(name, local): spec for local, spec in codec.layout(rows, width).items()}
     if expert.shape[0] > rows:
         tensors[tensor_name(name, ROWS_LOCAL)] = TensorSpec((expert.shape[0] - rows, width), expert.dtype)

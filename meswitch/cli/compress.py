@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meswitch.compress_config import DEFAULT_EMBEDDING, DEFAULT_HEAD, DEFAULT_LINEAR, CompressConfig
+from meswitch.compress_config import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_EMBEDDING,
+    DEFAULT_HEAD,
+    DEFAULT_LINEAR,
+    CompressConfig,
+)
 
 if TYPE_CHECKING:
     from meswitch.format.manifest import Manifest
@@ -23,6 +29,14 @@ def compress(
     linear: Annotated[str, typer.Option(help="Codec of the linear weights.")] = DEFAULT_LINEAR,
     embedding: Annotated[str, typer.Option(help="Codec of the embedding.")] = DEFAULT_EMBEDDING,
     head: Annotated[str, typer.Option(help="Codec of a head that is not tied.")] = DEFAULT_HEAD,
+    allocate: Annotated[
+        str | None,
+        typer.Option(help="A codec for each linear, within a budget: 2.25bits of their weights, or 1.2GB in all."),
+    ] = None,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(help=f"With --allocate: repeat; if absent: {', '.join(DEFAULT_CANDIDATES)}.", show_default=False),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(help="Texts that choose the salient channels: one a line, or .jsonl with text or prompt, answer."),
@@ -47,6 +61,8 @@ def compress(
         embedding=embedding,
         head=head,
         calibration=calibration,
+        allocate=allocate,
+        candidates=tuple(candidate) if candidate else DEFAULT_CANDIDATES,
         device=device,  # type: ignore[arg-type]
         force=force,
         replace=replace,

@@ -12,6 +12,7 @@ from meswitch.errors import DeltaFormatError
 __all__ = [
     "MANIFEST_FILE",
     "SCHEMA",
+    "AllocationRecord",
     "BaseRecord",
     "ByteCounts",
     "CalibrationRecord",
@@ -81,6 +82,24 @@ class CalibrationRecord(Record):
     texts: int
 
 
+class AllocationRecord(Record):
+    """How the codecs of single linears were chosen, where they were.
+
+    Attributes:
+        budget_bytes: that all linears together might take.
+        candidates: specs, of which each linear has one; `parameters` says which.
+        linears: how many have each of them.
+        error: summed over the linears, weighted by their inputs if there were calibration texts.
+        least_error: what no choice among the candidates can go below.
+    """
+
+    budget_bytes: int
+    candidates: tuple[str, ...]
+    linears: dict[str, int]
+    error: float
+    least_error: float
+
+
 class ParameterRecord(Record):
     """One parameter.
 
@@ -131,7 +150,8 @@ class Manifest(Record):
 
     Attributes:
         layout: how codes are packed; `meswitch_kernels.packing.LAYOUT`.
-        codecs: by group: `linear`, `embedding`, `head`.
+        codecs: by group: `linear`, `embedding`, `head`; linears of several codecs are `mixed`, with no options.
+        allocation: how those were chosen; `None` where all linears have one codec.
         selection: how salient channels were chosen, and how inputs were weighed, in a sentence.
         bits_per_weight: of `linears` and `whole`, padding, steps and indices included.
         relative_delta_norm: by group, the delta's norm over the base's.
@@ -147,6 +167,7 @@ class Manifest(Record):
     base: BaseRecord
     expert: ExpertRecord
     codecs: dict[str, CodecRecord]
+    allocation: AllocationRecord | None = None
     calibration: CalibrationRecord | None
     selection: str
     parameters: tuple[ParameterRecord, ...]

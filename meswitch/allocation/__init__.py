@@ -1,0 +1,18 @@
+"""Which codec each linear gets, under one budget of bytes for the whole expert."""
+
+from meswitch.allocation.budget import parse_budget
+from meswitch.allocation.evolution import EvolutionConfig, evolve
+from meswitch.allocation.knapsack import allocate, least_error
+from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, choices_of
+
+__all__ = [
+    "Allocation",
+    "Choice",
+    "EvolutionConfig",
+    "allocate",
+    "allocate_linears",
+    "choices_of",
+    "evolve",
+    "least_error",
+    "parse_budget",
+]

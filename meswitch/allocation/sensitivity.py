@@ -1,0 +1,149 @@
+"""What each candidate codec leaves of each linear's delta, weighed by its inputs, and the choice that follows.
+
+N is the output dimension, K the input dimension. The error of a linear is the sum of `E_k` over its input channels
+(ME-Switch, arXiv 2406.09041): `Σ_k Σ x_k² · ‖D_k − D̂_k‖²`, what quantising costs in its output. Without calibration
+every `Σ x_k²` is 1.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import fsum, prod
+
+import torch
+
+from meswitch.ahead import torch_threads, work_ahead
+from meswitch.allocation.knapsack import allocate, least_error
+from meswitch.architecture import ParameterKind
+from meswitch.calibration_stream import CalibrationStream, InputStatistics, compress_delta
+from meswitch.codecs import Codec, decompress, format_spec
+from meswitch.codecs.quantise import row_chunks
+from meswitch.pair import Pair
+from meswitch.parentage import delta_and_norms
+from meswitch.plan import PlannedParameter
+
+__all__ = ["Allocation", "Choice", "allocate_linears", "choices_of", "weighted_error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One codec for one linear, the bytes that it takes and the error that it leaves."""
+
+    codec: Codec
+    nbytes: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """The chosen codecs.
+
+    Attributes:
+        codecs: by parameter.
+        nbytes: of all linears together; budget_bytes: what they were allowed.
+        error: summed over the linears; least_error: what no choice among the candidates can go below.
+    """
+
+    codecs: Mapping[str, Codec]
+    nbytes: int
+    budget_bytes: int
+    error: float
+    least_error: float
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many linears have each codec, by its spec, the most frequent first."""
+        return dict(Counter(format_spec(codec.name, codec.options) for codec in self.codecs.values()).most_common())
+
+
+def allocate_linears(choices: Mapping[str, Sequence[Choice]], budget: int) -> Allocation:
+    """The choice for each linear with which the summed error is least and the bytes are at most `budget`.
+
+    Raises:
+        CapacityError: not even the smallest choices fit.
+    """
+    costs = [[choice.nbytes for choice in row] for row in choices.values()]
+    errors = [[choice.error for choice in row] for row in choices.values()]
+    numbers = allocate(costs, errors, budget)
+    chosen = {name: row[number] for (name, row), number in zip(choices.items(), numbers, strict=True)}
+    return Allocation(
+        codecs={name: choice.codec for name, choice in chosen.items()},
+        nbytes=sum(choice.nbytes for choice in chosen.values()),
+        budget_bytes=budget,
+        error=fsum(choice.error for choice in chosen.values()),
+        least_error=least_error(costs, errors, budget),
+    )
+
+
+def choices_of(
+    pair: Pair,
+    plan: Sequence[PlannedParameter],
+    candidates: Sequence[Codec],
+    *,
+    calibration: CalibrationStream | None = None,
+    device: torch.device | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, tuple[Choice, ...]]:
+    """Of every linear of `plan`, what each candidate takes and leaves; reads the linears one after the other.
+
+    Args:
+        pair: base and expert.
+        candidates: the codecs to choose from.
+        calibration: which weighs input channels; `None` weighs all alike.
+        device: where deltas are compressed; the CPU if absent.
+        progress: called with a linear's name, its number and how many there are.
+
+    Raises:
+        CodecOptionError: a candidate cannot describe one of the linears.
+        CheckpointError: base or expert cannot be read.
+    """
+    linears = [p for p in plan if p.kind is ParameterKind.LINEAR]
+    where = device or torch.device("cpu")
+    sizes = {p.name: [codec_bytes(codec, p) for codec in candidates] for p in linears}
+    found: dict[str, tuple[Choice, ...]] = {}
+    with torch_threads(1) as threads:
+
+        def known() -> Iterator[tuple[tuple[PlannedParameter, InputStatistics | None], int]]:
+            for parameter in linears:
+                with torch_threads(threads):
+                    statistics = None if calibration is None else calibration.of(parameter.name)
+                yield (parameter, statistics), prod(parameter.spec.shape)
+
+        limit = max((prod(p.spec.shape) for p in linears), default=0)
+        work = partial(_errors, pair, where, candidates)
+        ahead = work_ahead(known(), work, limit=limit, workers=threads if where.type == "cpu" else 2)
+        for number, ((parameter, _), errors) in enumerate(ahead):
+            if progress is not None:
+                progress(parameter.name, number, len(linears))
+            rows = zip(candidates, sizes[parameter.name], errors, strict=True)
+            found[parameter.name] = tuple(Choice(codec=c, nbytes=size, error=error) for c, size, error in rows)
+    return found
+
+
+def codec_bytes(codec: Codec, parameter: PlannedParameter) -> int:
+    """What `codec` stores for a linear."""
+    N, K = parameter.spec.shape
+    return sum(spec.nbytes for spec in codec.layout(N, K).values())
+
+
+def weighted_error(delta: torch.Tensor, described: torch.Tensor, input_square_sum: torch.Tensor | None) -> float:
+    """`Σ_k w_k · ‖D_k − D̂_k‖²` of `[N, K]` matrices, with `w_k` the squares `[K]` or 1."""
+    columns = torch.zeros(delta.shape[1], dtype=torch.float64, device=delta.device)
+    for rows in row_chunks(*delta.shape):
+        columns += (delta[rows] - described[rows]).to(torch.float64).square_().sum(dim=0)
+    if input_square_sum is not None:
+        columns *= input_square_sum.to(columns)
+    return float(columns.sum())
+
+
+def _errors(
+    pair: Pair,
+    device: torch.device,
+    candidates: Sequence[Codec],
+    item: tuple[PlannedParameter, InputStatistics | None],
+) -> list[float]:
+    parameter, statistics = item
+    delta, _ = delta_and_norms(pair, parameter, device=device)
+    sums = None if statistics is None else statistics.square_sum
+    return [weighted_error(delta, decompress(compress_delta(codec, delta, statistics)), sums) for codec in candidates]
