@@ -11,7 +11,7 @@ from harness.summary import ArmSummary
 from harness.telemetry.sample import Sample
 from harness.telemetry.throttling import THROTTLED_SHARE
 
-__all__ = ["ValidityLimits", "arm_notes", "arm_reasons"]
+__all__ = ["ValidityLimits", "arm_notes", "arm_reasons", "client_reasons"]
 
 GIB = 1 << 30
 
@@ -57,10 +57,7 @@ def arm_reasons(
         _stopped(manifest),
         _incomplete(summary, scheduled, manifest),
         _unanswered(summary),
-        _send_lag(records, limits),
-        _client_cpu(summary, limits),
-        _loop_lag(samples, limits),
-        _delivered_load(records, limits),
+        *client_reasons(records, samples, limits=limits),
         _tokens(records),
         _littles_law(records, samples, limits),
         _over_budget(summary, manifest),
@@ -68,6 +65,25 @@ def arm_reasons(
         _reference(manifest),
     )
     return [f"{manifest.name}: {reason}" for reason in checks if reason is not None]
+
+
+def client_reasons(
+    records: Sequence[RequestRecord], samples: Sequence[Sample], *, limits: ValidityLimits | None = None
+) -> list[str]:
+    """Why the client, and not the system, is what was measured; empty if it kept up.
+
+    Args:
+        records: those of a closed loop, too: due when they are sent, they are neither late nor off a schedule.
+        samples: of the same time.
+    """
+    limits = limits or ValidityLimits()
+    checks = (
+        _send_lag(records, limits),
+        _client_cpu(samples, limits),
+        _loop_lag(samples, limits),
+        _delivered_load(records, limits),
+    )
+    return [reason for reason in checks if reason is not None]
 
 
 def arm_notes(summary: ArmSummary, samples: Sequence[Sample], manifest: ArmManifest) -> list[str]:
@@ -121,9 +137,11 @@ def _loop_lag(samples: Sequence[Sample], limits: ValidityLimits) -> str | None:
     return _over("send loop lag p99", percentile(lags, 0.99) * 1e3, limits.loop_lag_p99_s * 1e3, "ms")
 
 
-def _client_cpu(summary: ArmSummary, limits: ValidityLimits) -> str | None:
-    share = summary.client.cpu_share
-    return None if share is None else _over("client CPU", share * 100, limits.client_cpu_share * 100, "% of a core")
+def _client_cpu(samples: Sequence[Sample], limits: ValidityLimits) -> str | None:
+    shares = [s.client_cpu_share for s in samples if s.client_cpu_share is not None]
+    if not shares:
+        return None
+    return _over("client CPU", sum(shares) / len(shares) * 100, limits.client_cpu_share * 100, "% of a core")
 
 
 def _over(name: str, value: float, limit: float, unit: str) -> str | None:

@@ -90,7 +90,12 @@ def switching(
     tables = rebuild_switching(directory)
     _print(tables)
     typer.echo(f"written {directory.rows} and {directory.interference}")
-    return OK if all(row.outcome == "ok" and row.n for row in tables.rows) else INVALID
+    reasons = [reason for row in tables.rows for reason in row.reasons]
+    reasons += [reason for row in tables.interference for reason in row.reasons]
+    for reason in dict.fromkeys(reasons):
+        console.print(f"not valid: {reason}", highlight=False, soft_wrap=True)
+    usable = all(row.valid and row.n for row in tables.rows) and all(row.valid for row in tables.interference)
+    return OK if usable else INVALID
 
 
 def _line(record: SettingRecord) -> str:

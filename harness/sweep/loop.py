@@ -71,6 +71,8 @@ class CellLoop:
         self._zero_ns = self.clock.now_ns()
         self._due_ns = self._next_due_ns()
         opened_ns, settled = self._until_open(requests)
+        # overruns of the warm-up are not the window's
+        self.pulse.take_late_ns()
         self.pulse.zero_ns = self._zero_ns + opened_ns
         answered = self._answered
         end_ns = self._zero_ns + opened_ns + round(self.workload.seconds * NS_PER_S)

@@ -12,6 +12,7 @@ from harness.summary import Estimate, Quantiles
 from harness.sweep.results import CellRecord, SweepDirectory
 from harness.telemetry.sample import Sample
 from harness.telemetry.throttling import THROTTLED_SHARE, throttled_by, throttled_share
+from harness.validity import client_reasons
 
 __all__ = ["SweepRow", "cell_row", "sweep_rows", "window_requests"]
 
@@ -132,7 +133,7 @@ def cell_row(record: CellRecord, requests: Sequence[RequestRecord], samples: Seq
     if record.outcome != "ok" or record.window_ns is None:
         return row
     row = _with_memory(_with_speed(row, record, requests), record, samples)
-    reasons = (*record.reasons, *_reasons(row, record))
+    reasons = (*record.reasons, *_reasons(row, record), *client_reasons(_sent(record, requests), samples))
     return replace(row, reasons=reasons, valid=not reasons)
 
 
@@ -146,6 +147,13 @@ def window_requests(record: CellRecord, requests: Iterable[RequestRecord]) -> li
     opened_ns, closed_ns = record.window_ns
     inside = (r for r in requests if r.first_token_ns is not None and opened_ns <= r.first_token_ns < closed_ns)
     return sorted(inside, key=lambda r: r.index)
+
+
+def _sent(record: CellRecord, requests: Iterable[RequestRecord]) -> list[RequestRecord]:
+    """The requests that were sent in the window, whatever became of them."""
+    assert record.window_ns is not None
+    opened_ns, closed_ns = record.window_ns
+    return [r for r in requests if r.sent_ns is not None and opened_ns <= r.sent_ns < closed_ns]
 
 
 def _with_speed(row: SweepRow, record: CellRecord, requests: Sequence[RequestRecord]) -> SweepRow:

@@ -26,7 +26,7 @@ def rebuild_switching(directory: SwitchingDirectory) -> SwitchingTables:
     manifest = directory.read_manifest()
     settings = list(directory.read_settings())
     rows = tuple(switch_rows(settings, bytes_per_s=manifest.host_to_device_bytes_per_s))
-    beside = tuple(row for record, requests in settings for row in interference_rows(record.arm, requests))
+    beside = tuple(row for setting in settings for row in interference_rows(setting))
     write_rows(directory.rows, rows)
     write_rows(directory.interference, beside)
     return SwitchingTables(rows=rows, interference=beside)

@@ -7,6 +7,7 @@ from harness.clock import Clock
 from harness.drivers.base import Driver
 from harness.errors import DriverError
 from harness.flight import Flight
+from harness.loadgen import Pulse
 from harness.records import NS_PER_S, RequestRecord
 from harness.schedule import ScheduledRequest
 from harness.token_prompts import TokenPrompts
@@ -26,36 +27,41 @@ class SwitchClient:
     Attributes:
         arm: for the records.
         prompts: where tokens come from.
+        pulse: updated while it works; its zero is the client's.
     """
 
     driver: Driver
     clock: Clock
     arm: str
     prompts: TokenPrompts
+    pulse: Pulse = field(default_factory=Pulse)
     zero_ns: int = 0
     _flights: dict[str, Flight] = field(default_factory=dict)
     _sent: int = 0
 
     def __post_init__(self) -> None:
-        self.zero_ns = self.clock.now_ns()
+        self.zero_ns = self.pulse.zero_ns = self.clock.now_ns()
 
     @property
     def in_flight(self) -> Iterable[str]:
         """Names of requests that have not ended."""
         return self._flights.keys()
 
-    def send(self, expert: str, *, prompt: int, tokens: int, output_tokens: int, task: str) -> str:
+    def send(
+        self, expert: str, *, prompt: int, tokens: int, output_tokens: int, task: str, due_ns: int | None = None
+    ) -> str:
         """Send one request; its name.
 
         Args:
             prompt: the same number draws the same tokens.
             tokens: of the prompt.
             task: what it is for, kept in its record.
+            due_ns: on the clock; `None` where it is due when it is sent.
         """
         name, now_ns = f"s{self._sent:06d}", self.clock.now_ns()
         item = ScheduledRequest(
             index=self._sent,
-            due_ns=now_ns - self.zero_ns,
+            due_ns=(now_ns if due_ns is None else due_ns) - self.zero_ns,
             request=GenerationRequest(
                 request_id=name,
                 token_ids=self.prompts.draw(prompt, tokens),
@@ -71,12 +77,15 @@ class SwitchClient:
         self._flights[name] = Flight(arm=self.arm, scheduled=item, zero_ns=self.zero_ns, sent_ns=now_ns)
         self._sent += 1
         self.driver.send(item.request)
+        self.pulse.in_flight = len(self._flights)
         return name
 
     def receive(self, until_ns: int) -> list[RequestRecord]:
         """The requests that ended, after waiting for something to happen until `until_ns` at most."""
         events = self.driver.poll(max(until_ns - self.clock.now_ns(), 0) / NS_PER_S)
         received_ns = self.clock.now_ns()
+        if received_ns > until_ns:
+            self.pulse.late_ns.append(received_ns - until_ns)
         ended = []
         for event in events:
             flight = self._flights.get(event.request_id)
@@ -84,6 +93,7 @@ class SwitchClient:
             if record is not None:
                 del self._flights[event.request_id]
                 ended.append(record)
+        self.pulse.in_flight = len(self._flights)
         return ended
 
     def answer(self, expert: str, *, prompt: int, tokens: int, output_tokens: int, task: str) -> RequestRecord:

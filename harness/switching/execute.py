@@ -4,8 +4,10 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from harness.clock import Clock, MonotonicClock
 from harness.drivers.base import Driver
@@ -23,7 +25,7 @@ from harness.switching.interference import measure_interference
 from harness.switching.pairs import measure_pairs
 from harness.switching.plan import Setting, SwitchingPlan, plain_options
 from harness.switching.results import SettingRecord, SwitchingDirectory, SwitchingManifest
-from harness.telemetry import GpuMonitor
+from harness.telemetry import GpuMonitor, Sample, Sampler, read_samples
 from harness.token_prompts import TokenPrompts
 from meswitch.config import EngineConfig
 from meswitch.errors import MeswitchError
@@ -50,8 +52,9 @@ def execute_switching(
     directory.write_manifest(manifest)
     for setting in plan.settings:
         driver = make_driver(setting.config)
-        record, requests = _measure(plan, setting, clock or MonotonicClock(), driver, manifest.measurement)
-        directory.write_setting(record, requests)
+        session = _Session(plan, clock or MonotonicClock(), gpu, manifest.measurement)
+        record, requests, samples = session.measure(setting, driver)
+        directory.write_setting(record, requests, samples)
         on_setting(record)
 
 
@@ -89,40 +92,59 @@ def _bandwidth(index: int) -> float:
     return measure_host_to_device(index)
 
 
-def _measure(
-    plan: SwitchingPlan, setting: Setting, clock: Clock, driver: Driver, measurement: str
-) -> tuple[SettingRecord, Sequence[RequestRecord]]:
-    config = setting.config
-    record = SettingRecord(
-        name=setting.name,
-        measurement=measurement,
-        family=plan.prepared.family,
-        arm=setting.arm,
-        case=setting.case,
-        expert_bytes=setting.expert_bytes,
-        codec=setting.codec,
-        outcome="ok",
-        config=describe_engine(config),
-        shared_images=_shared(config),
-    )
-    if setting.case == "disk":
-        warm_page_cache([config.base, *config.experts.values()])
-    requests: list[RequestRecord] = []
-    try:
-        driver.start()
+@dataclass(frozen=True, slots=True)
+class _Session:
+    plan: SwitchingPlan
+    clock: Clock
+    gpu: GpuMonitor
+    measurement: str
+
+    def measure(
+        self, setting: Setting, driver: Driver
+    ) -> tuple[SettingRecord, Sequence[RequestRecord], Sequence[Sample]]:
+        """What became of a setting, its requests and its samples."""
+        config = setting.config
+        record = SettingRecord(
+            name=setting.name,
+            measurement=self.measurement,
+            family=self.plan.prepared.family,
+            arm=setting.arm,
+            case=setting.case,
+            expert_bytes=setting.expert_bytes,
+            codec=setting.codec,
+            outcome="ok",
+            config=describe_engine(config),
+            shared_images=_shared(config),
+        )
+        if setting.case == "disk":
+            warm_page_cache([config.base, *config.experts.values()])
+        requests: list[RequestRecord] = []
+        try:
+            driver.start()
+            copies, samples = self._watched(setting, driver, requests)
+            return replace(record, copies_ms=copies, stats=plain_stats(driver.stats())), requests, samples
+        except (MeswitchError, HarnessError) as error:
+            outcome = start_outcome(error) if isinstance(error, MeswitchError) else None
+            return replace(record, outcome=outcome or "error", message=str(error)), requests, ()
+        finally:
+            driver.stop()
+
+    def _watched(
+        self, setting: Setting, driver: Driver, requests: list[RequestRecord]
+    ) -> tuple[tuple[float | None, ...], list[Sample]]:
+        """Times of the copies, and the samples of the machine from the client's zero to its end."""
         client = SwitchClient(
             driver=driver,
-            clock=clock,
+            clock=self.clock,
             arm=setting.arm,
-            prompts=TokenPrompts(vocabulary=plan.prepared.vocabulary, seed=plan.options.seed),
+            prompts=TokenPrompts(vocabulary=self.plan.prepared.vocabulary, seed=self.plan.options.seed),
         )
-        copies = _run(plan, setting, client, requests)
-        return replace(record, copies_ms=copies, stats=plain_stats(driver.stats())), requests
-    except (MeswitchError, HarnessError) as error:
-        outcome = start_outcome(error) if isinstance(error, MeswitchError) else None
-        return replace(record, outcome=outcome or "error", message=str(error)), requests
-    finally:
-        driver.stop()
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "telemetry.jsonl"
+            with Sampler(path, arm=setting.arm, pulse=client.pulse, pid=driver.pid, gpu=self.gpu):
+                copies = _run(self.plan, setting, client, requests)
+            length_ns = self.clock.now_ns() - client.zero_ns
+            return copies, [sample for sample in read_samples(path) if sample.t_ns <= length_ns]
 
 
 def _run(

@@ -41,7 +41,7 @@ class _Phase:
         while (now_ns := clock.now_ns()) < end_ns:
             due_ns = start_ns + (self._asked + 1) * gap_ns
             if now_ns >= due_ns:
-                self._other()
+                self._other(due_ns)
                 continue
             for record in self.client.receive(min(due_ns, end_ns, now_ns + round(POLL_S * NS_PER_S))):
                 self._keep(record)
@@ -59,13 +59,14 @@ class _Phase:
         )
         self._streams[name] = expert
 
-    def _other(self) -> None:
+    def _other(self, due_ns: int) -> None:
         self.client.send(
             self.asked[self._asked % len(self.asked)],
             prompt=self._asked,
             tokens=OTHERS_TOKENS,
             output_tokens=2,
             task=f"other {self.kind}",
+            due_ns=due_ns,
         )
         self._asked += 1
 

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import JsonValue, TypeAdapter
 
 from harness.records import RequestRecord, dump_line, parse_line
 from harness.results import read_json, read_lines, write_atomic, write_lines
+from harness.telemetry.sample import Sample, dump_sample, parse_sample
 
-__all__ = ["SettingRecord", "SwitchingDirectory", "SwitchingManifest"]
+__all__ = ["MeasuredSetting", "SettingRecord", "SwitchingDirectory", "SwitchingManifest"]
 
 SCHEMA = "harness-switching/2"
 
@@ -66,6 +68,14 @@ class SwitchingManifest:
     settings: tuple[str, ...]
 
 
+class MeasuredSetting(NamedTuple):
+    """One setting as it lies on disk."""
+
+    record: SettingRecord
+    requests: Sequence[RequestRecord]
+    samples: Sequence[Sample]
+
+
 _SETTING = TypeAdapter(SettingRecord)
 _MANIFEST = TypeAdapter(SwitchingManifest)
 
@@ -99,6 +109,10 @@ class SwitchingDirectory:
         """The raw requests of a setting."""
         return self.path / "settings" / f"{name}.requests.jsonl.gz"
 
+    def telemetry(self, name: str) -> Path:
+        """The samples of a setting's time."""
+        return self.path / "settings" / f"{name}.telemetry.jsonl.gz"
+
     def write_manifest(self, manifest: SwitchingManifest) -> None:
         """Replace the manifest, whole or not at all."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -112,14 +126,17 @@ class SwitchingDirectory:
         """
         return read_json(_MANIFEST, self.manifest, schema=SCHEMA)
 
-    def write_setting(self, record: SettingRecord, requests: Sequence[RequestRecord]) -> None:
+    def write_setting(
+        self, record: SettingRecord, requests: Sequence[RequestRecord], samples: Sequence[Sample] = ()
+    ) -> None:
         """Write a setting; its facts come last, so that where they are, all of it is."""
         self.setting(record.name).parent.mkdir(parents=True, exist_ok=True)
         write_lines(self.requests(record.name), map(dump_line, requests))
+        write_lines(self.telemetry(record.name), map(dump_sample, samples))
         write_atomic(self.setting(record.name), _SETTING.dump_json(record, indent=1) + b"\n")
 
-    def read_settings(self) -> Iterator[tuple[SettingRecord, list[RequestRecord]]]:
-        """Facts and requests of the settings that the manifest's call has measured; what another left is not read.
+    def read_settings(self) -> Iterator[MeasuredSetting]:
+        """Facts, requests and samples of the settings that the manifest's call has measured, and no other call.
 
         Raises:
             RunFormatError: a file is damaged.
@@ -130,6 +147,12 @@ class SwitchingDirectory:
                 continue
             record = read_json(_SETTING, self.setting(name), schema=SCHEMA)
             if record.measurement == manifest.measurement:
-                path = self.requests(name)
-                lines = enumerate(read_lines(path), 1)
-                yield record, [parse_line(line, f"{path}, line {number}") for number, line in lines]
+                yield MeasuredSetting(record, self._read_requests(name), self._read_samples(name))
+
+    def _read_requests(self, name: str) -> list[RequestRecord]:
+        path = self.requests(name)
+        return [parse_line(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
+
+    def _read_samples(self, name: str) -> list[Sample]:
+        path = self.telemetry(name)
+        return [parse_sample(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]

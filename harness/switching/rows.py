@@ -1,7 +1,7 @@
 """Switching measurements as flat rows. Pure; formulas are in docs/metrics.md."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +10,9 @@ from harness.records import NS_PER_S, RequestRecord
 from harness.statistics import RESAMPLES, Floats, paired_interval, percentile, quantiles
 from harness.summary import Estimate
 from harness.switching.interference import PHASES
-from harness.switching.results import SettingRecord
+from harness.switching.results import MeasuredSetting, SettingRecord
+from harness.telemetry.sample import Sample
+from harness.validity import client_reasons
 
 __all__ = ["InterferenceRow", "SwitchRow", "interference_rows", "switch_rows"]
 
@@ -32,6 +34,7 @@ class SwitchRow:
         ttft_ms: median first token; ttft_penalty_ms: median difference of the pairs, miss less hit.
         interval: 95 % bootstrap over the pairs, of the penalty; of the first token itself where it is resident.
         whole_model_ratio: a whole model's copy over this one, both measured here.
+        valid: whether the figures may be used; `reasons` says why not.
         first_plane_tokens: tokens of the whole setting that were computed before a second bit plane was there.
     """
 
@@ -53,6 +56,8 @@ class SwitchRow:
     shared_images: int
     first_plane_tokens: int | None
     outcome: str
+    valid: bool
+    reasons: tuple[str, ...]
     message: str | None = None
 
 
@@ -63,6 +68,7 @@ class InterferenceRow:
     Attributes:
         n_without, n_with: values behind each; switches: that happened.
         ratio: with over without; its interval is a bootstrap over requests.
+        valid: whether the figures may be used; `reasons` says why not.
     """
 
     arm: str
@@ -75,27 +81,25 @@ class InterferenceRow:
     ratio: float | None
     ratio_low: float | None
     ratio_high: float | None
+    valid: bool
+    reasons: tuple[str, ...]
 
 
-Settings = Sequence[tuple[SettingRecord, Sequence[RequestRecord]]]
-
-
-def switch_rows(settings: Settings, *, bytes_per_s: float | None) -> list[SwitchRow]:
+def switch_rows(settings: Sequence[MeasuredSetting], *, bytes_per_s: float | None) -> list[SwitchRow]:
     """Two rows a setting: where the expert was resident, and where it was not."""
-    whole_ms = next((_copy(record) for record, _ in settings if record.arm == "full-swap-host"), None)
+    whole_ms = next((_copy(setting.record) for setting in settings if setting.record.arm == "full-swap-host"), None)
     rows: list[SwitchRow] = []
-    for record, requests in settings:
-        rows += _setting_rows(record, requests, bytes_per_s, whole_ms)
+    for setting in settings:
+        rows += _setting_rows(setting, bytes_per_s, whole_ms)
     return rows
 
 
 def _setting_rows(
-    record: SettingRecord,
-    requests: Sequence[RequestRecord],
-    bytes_per_s: float | None,
-    whole_ms: Estimate | None,
+    setting: MeasuredSetting, bytes_per_s: float | None, whole_ms: Estimate | None
 ) -> Iterator[SwitchRow]:
-    pairs, others = _pairs(record, requests)
+    record = setting.record
+    pairs, others = _pairs(record, setting.requests)
+    reasons = _client_reasons(setting, lambda task: task in ("miss", "hit"))
     miss, hit = [ttft_ms for ttft_ms, _ in pairs], [ttft_ms for _, ttft_ms in pairs]
     copy = _copy(record)
     floor_ms = None if bytes_per_s is None else 1e3 * record.expert_bytes / bytes_per_s
@@ -123,11 +127,27 @@ def _setting_rows(
             shared_images=record.shared_images,
             first_plane_tokens=_integer(record.stats or {}, "first_plane_tokens"),
             outcome=record.outcome,
+            valid=record.outcome == "ok" and not reasons,
+            reasons=reasons,
             message=record.message,
         )
 
     yield row("resident", resident.value if resident else None, None, resident)
     yield row(record.case, percentile(miss, 0.5) if miss else None, penalty, penalty)
+
+
+def _client_reasons(setting: MeasuredSetting, belongs: Callable[[str], bool]) -> tuple[str, ...]:
+    """Why the client was the bottleneck while it sent the requests of these tasks."""
+    requests = [r for r in setting.requests if belongs(r.task or "")]
+    return tuple(client_reasons(requests, _during(requests, setting.samples)))
+
+
+def _during(requests: Sequence[RequestRecord], samples: Sequence[Sample]) -> list[Sample]:
+    sent = [r.sent_ns for r in requests if r.sent_ns is not None]
+    ended = [r.finished_ns for r in requests if r.finished_ns is not None]
+    if not sent or not ended:
+        return []
+    return [sample for sample in samples if min(sent) <= sample.t_ns <= max(ended)]
 
 
 def _integer(values: Mapping[str, object], name: str) -> int | None:
@@ -160,15 +180,31 @@ def _copy(record: SettingRecord) -> Estimate | None:
     return quantiles([value for value in record.copies_ms if value is not None]).p50
 
 
-def interference_rows(arm: str, requests: Sequence[RequestRecord]) -> list[InterferenceRow]:
+def interference_rows(setting: MeasuredSetting) -> list[InterferenceRow]:
     """p99 of the gaps between tokens, and the medians of a token's and of the first token's time."""
+    requests = setting.requests
     streams = {kind: [r for r in requests if r.task == f"stream {kind}" and r.outcome == "ok"] for kind in set(PHASES)}
     switches = sum(r.task == "other with" and r.switch is not None for r in requests)
+    reasons = _interference_reasons(setting)
     return [
-        _interference(arm, figure, streams, switches, values, q)
+        replace(
+            _interference(setting.record.arm, figure, streams, switches, values, q),
+            valid=not reasons,
+            reasons=reasons,
+        )
         for figure, (values, q) in FIGURES.items()
         if all(streams.values())
     ]
+
+
+def _interference_reasons(setting: MeasuredSetting) -> tuple[str, ...]:
+    others = [r for r in setting.requests if r.task == "other without"]
+    moved = sum(r.switch is not None for r in others)
+    # all streams and others overlap in time; what is on time among the streams says nothing of the others' lag
+    reasons = _client_reasons(setting, lambda task: task.startswith("other "))
+    if moved:
+        reasons += (f"{moved} of {len(others)} requests of the phases without switches needed one",)
+    return reasons
 
 
 def _gaps_ms(record: RequestRecord) -> list[float]:
@@ -208,6 +244,8 @@ def _interference(
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
+        valid=True,
+        reasons=(),
     )
 
 

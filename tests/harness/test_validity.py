@@ -113,8 +113,8 @@ def test_littles_law_is_not_checked_where_sampling_alone_explains_it(steady):
 
 def test_a_busy_processor_of_the_client_is_a_reason(steady):
     records, summary, manifest = steady
-    busy = replace(summary, client=replace(summary.client, cpu_share=0.9))
-    found = arm_reasons(busy, records, [], manifest, scheduled=200)
+    samples = [Sample(t_ns=i, arm="fake", client_cpu_share=share) for i, share in enumerate((0.8, None, 1.0))]
+    found = arm_reasons(summary, records, samples, manifest, scheduled=200)
     assert found == ["fake: the client was overloaded: client CPU 90.0 % of a core, limit 70 % of a core"]
 
 

@@ -3,6 +3,7 @@ import itertools
 import pytest
 
 from harness.errors import DriverError
+from harness.loadgen import Pulse
 from harness.sweep.loop import CellLoop
 from harness.sweep.workload import Workload, cell_requests
 
@@ -76,3 +77,23 @@ def test_an_open_loop_sends_at_its_own_times_whatever_is_in_flight(run):
 def test_a_system_that_refuses_everything_ends_the_cell(run):
     with pytest.raises(DriverError, match=r"none of the first 50 requests was answered; .* FakeError: no room"):
         run(fails="no room")
+
+
+def test_overruns_of_the_warm_up_are_not_the_windows(run, clock, make_driver):
+    driver, pulse = make_driver(), Pulse()
+    poll, slept = driver.poll, []
+
+    def oversleep(timeout_s):
+        events = poll(timeout_s)
+        if not slept:
+            slept.append(clock.now_ns())
+            clock.sleep_until_ns(clock.now_ns() + 80 * MS)
+        return events
+
+    driver.poll = oversleep
+    workload = Workload(prompt_tokens=4, output_tokens=3, seconds=0.3, warm_up_s=0.1)
+    CellLoop(driver=driver, clock=clock, arm="fake", workload=workload, in_flight=2, arrivals=None, pulse=pulse).run(
+        cell_requests(workload, ("a", "b"), popularity="distinct", vocabulary=50)
+    )
+    assert slept
+    assert pulse.take_late_ns() == 0

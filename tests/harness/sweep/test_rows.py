@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from harness.records import RequestRecord, SwitchRecord
@@ -137,6 +139,34 @@ def test_failures_throttling_references_and_empty_windows_make_a_cell_invalid():
     assert reasons[1] == "1 requests failed"
     assert "held back in 100% of the samples by hardware_thermal" in reasons[2]
     assert "no request got its first token" in cell_row(cell(), [], []).reasons[0]
+
+
+def test_a_client_that_was_the_bottleneck_makes_a_cell_invalid():
+    requests = [request(i, 2000 + 100 * i, 2050 + 100 * i) for i in range(20)]
+    samples = [Sample(t_ns=i * S, arm="x", loop_lag_ns=1 * MS, client_cpu_share=0.3) for i in range(3)]
+    assert cell_row(cell(), requests, samples).valid
+    busy = [replace(sample, loop_lag_ns=55 * MS, client_cpu_share=0.75) for sample in samples]
+    assert cell_row(cell(), requests, busy).reasons == (
+        "the client was overloaded: client CPU 75.0 % of a core, limit 70 % of a core",
+        "the client was overloaded: send loop lag p99 55.0 ms, limit 50 ms",
+    )
+
+
+def test_an_open_loop_that_fell_behind_its_arrivals_makes_a_cell_invalid():
+    # due every 100 ms, sent every 110: 1900 ms of arrivals took 2090, and the last one went 190 ms late
+    behind = [
+        replace(request(i, 2000 + 110 * i, 2050 + 110 * i), scheduled_ns=(2000 + 100 * i) * MS) for i in range(20)
+    ]
+    row = cell_row(cell(), behind, [])
+    assert not row.valid
+    assert row.reasons == (
+        "the client was overloaded: send lag p99 190.0 ms, limit 50 ms",
+        "delivered load was -9.1% off the schedule, limit 2%",
+    )
+    # what was sent before the window opened is not the window's
+    early = [replace(r, sent_ns=r.sent_ns - 1100 * MS, scheduled_ns=r.scheduled_ns - 1100 * MS) for r in behind]
+    kept = [r for r in early if r.sent_ns < 1 * S]
+    assert cell_row(cell(), [*kept, request(30, 2000, 2100)], []).valid
 
 
 def test_what_was_not_measured_has_an_outcome_and_no_figures():

@@ -15,7 +15,8 @@ from harness.switching.build import rebuild_switching
 from harness.switching.execute import execute_switching
 from harness.switching.plan import Setting, SwitchingOptions, SwitchingPlan, plan_switching
 from harness.switching.results import SwitchingDirectory
-from harness.telemetry import NullGpu
+from harness.switching.rows import interference_rows, switch_rows
+from harness.telemetry import NullGpu, Sample
 from meswitch.config import DeviceConfig, EngineConfig, SyntheticConfig
 from meswitch.core import EngineStats, Residency
 from meswitch.errors import CapacityError
@@ -164,7 +165,7 @@ def test_settings_of_a_former_codec_or_bandwidth_are_not_read_beside_new_ones(me
     rows = rebuild_switching(directory).rows
     assert {row.arm for row in rows} == {"meswitch"}
     assert (rows[1].copy_floor_ms, rows[1].whole_model_ratio) == (20, None)
-    (record, _), *_ = directory.read_settings()
+    record = next(directory.read_settings()).record
     assert (record.family, record.measurement) == ("made", directory.read_manifest().measurement)
 
 
@@ -196,13 +197,53 @@ def test_bystanders_are_compared_with_and_without_switches(measured):
 
 def test_switching_alone_differs_between_the_phases(measured, tmp_path):
     measured({"meswitch": Memory(FakeClock(), copy_ms=12)})
-    ((_, requests),) = SwitchingDirectory(tmp_path / "switching").read_settings()
+    requests = next(SwitchingDirectory(tmp_path / "switching").read_settings()).requests
     beside = {kind: [r for r in requests if r.task == f"other {kind}"] for kind in ("without", "with")}
     assert abs(len(beside["without"]) - len(beside["with"])) <= 2
     # one expert beside the streams' own in either: the same one, which is there, or another each time, which is not
     assert {(r.expert_wanted, r.residency) for r in beside["without"]} == {("e1", "resident")}
     assert {(r.expert_wanted, r.residency) for r in beside["with"]} == {(f"e{n}", "host") for n in (2, 3, 4, 5)}
     assert {r.expert_wanted for r in requests if r.task.startswith("stream")} == {"e0"}
+
+
+def test_a_client_that_was_the_bottleneck_makes_what_it_measured_then_invalid(measured, tmp_path):
+    measured({"meswitch": Memory(FakeClock(), copy_ms=12)})
+    setting = next(SwitchingDirectory(tmp_path / "switching").read_settings())
+    pairs_end_ns = max(r.finished_ns for r in setting.requests if r.task in ("miss", "hit"))
+    samples = [
+        Sample(t_ns=pairs_end_ns - 1 * MS, arm="meswitch", loop_lag_ns=2 * MS, client_cpu_share=0.2),
+        Sample(t_ns=pairs_end_ns + 900 * MS, arm="meswitch", loop_lag_ns=60 * MS, client_cpu_share=0.9),
+    ]
+    setting = setting._replace(samples=samples)
+    assert all(row.valid for row in switch_rows([setting], bytes_per_s=None))
+    for row in interference_rows(setting):
+        assert not row.valid
+        assert row.reasons == (
+            "the client was overloaded: client CPU 90.0 % of a core, limit 70 % of a core",
+            "the client was overloaded: send loop lag p99 60.0 ms, limit 50 ms",
+        )
+    slow = setting._replace(samples=[replace(sample, t_ns=pairs_end_ns - 1 * MS) for sample in samples[1:]])
+    assert {row.valid for row in switch_rows([slow], bytes_per_s=None)} == {False}
+    assert all(row.valid for row in interference_rows(slow))
+
+
+def test_requests_beside_the_streams_that_came_late_or_switched_against_the_plan_are_reasons(measured, tmp_path):
+    measured({"meswitch": Memory(FakeClock(), copy_ms=12)})
+    setting = next(SwitchingDirectory(tmp_path / "switching").read_settings())
+    assert all(row.reasons == () for row in interference_rows(setting))
+    switch = next(r.switch for r in setting.requests if r.task == "other with")
+    requests = [
+        replace(r, sent_ns=r.scheduled_ns + 80 * MS, switch=switch if r.task == "other without" else r.switch)
+        if (r.task or "").startswith("other")
+        else r
+        for r in setting.requests
+    ]
+    first, *_ = interference_rows(setting._replace(requests=requests))
+    count = sum(r.task == "other without" for r in requests)
+    assert first.reasons == (
+        "the client was overloaded: send lag p99 80.0 ms, limit 50 ms",
+        f"{count} of {count} requests of the phases without switches needed one",
+    )
 
 
 def test_an_engine_that_does_not_start_is_a_row_that_says_why(measured, monkeypatch):
