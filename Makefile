@@ -61,8 +61,8 @@ bench: $(VENV)/.installed-dev  ## micro-benchmarks of the codecs
 
 gpu-results: $(VENV)/.installed  ## kernels, decode steps and memory of this machine's GPU, into RESULTS
 	$(BIN)/python -m meswitch_kernels.bench --json $(RESULTS)/kernels.json
-	$(BIN)/harness decode --family mistral-7b --json $(RESULTS)/decode.json
-	$(BIN)/harness memory --family mistral-7b --experts 16 --json $(RESULTS)/memory.json
+	$(BIN)/harness decode --family mistral-7b --table $(RESULTS)/decode.json
+	$(BIN)/harness memory --family mistral-7b --experts 16 --table $(RESULTS)/memory.json
 
 quality: $(VENV)/.installed  ## answer quality of 2-bit and 1-bit codecs on the pocket family
 	$(BIN)/harness quality pocket

@@ -26,9 +26,9 @@ def decode(
     repeats: Annotated[int, typer.Option(help="Times that each case is measured, interleaved.")] = 9,
     replays: Annotated[int, typer.Option(help="Steps of each of those.")] = 20,
     seed: Annotated[int, typer.Option(help="Of all random weights; 0 is a seed.")] = 0,
-    device: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Keep rows there; what it already has is not measured again.")
+    gpu: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
+    table: Annotated[
+        Path | None, typer.Option(help="Keep rows there; what it already has is not measured again.")
     ] = None,
     profile: Annotated[
         Path | None, typer.Option(help="Write the kernels of a step of each case there, and their times.")
@@ -43,9 +43,9 @@ def decode(
         dtype=dtype,  # type: ignore[arg-type]
         repeats=repeats,
         replays=replays,
-        index=device,
+        index=gpu,
     )
     # torch takes seconds to import: never for --help
     from harness.decode.command import run_decode
 
-    run_decode(options, json_file, commit=commit, profile=profile, say=typer.echo)
+    run_decode(options, table, commit=commit, profile=profile, say=typer.echo)

@@ -27,9 +27,9 @@ def memory(
     head: Annotated[str, typer.Option(help="Codec of the head.")] = DEFAULTS.head,
     dtype: Annotated[str, typer.Option(help="bfloat16 or float16.")] = "bfloat16",
     seed: Annotated[int, typer.Option(help="Of all random weights; 0 is a seed.")] = 0,
-    device: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Keep the row there; one that it already has is not measured again.")
+    gpu: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
+    table: Annotated[
+        Path | None, typer.Option(help="Keep the row there; one that it already has is not measured again.")
     ] = None,
     commit: Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")] = None,
 ) -> None:
@@ -44,9 +44,9 @@ def memory(
         weights=weights,  # type: ignore[arg-type]
         dtype=dtype,  # type: ignore[arg-type]
         synthetic=SyntheticConfig(linear=codec, embedding=embedding, head=head, seed=seed, host_images=1),
-        index=device,
+        index=gpu,
     )
     # torch takes seconds to import: never for --help
     from harness.residency.command import run_memory
 
-    run_memory(options, json_file, commit=commit, say=typer.echo)
+    run_memory(options, table, commit=commit, say=typer.echo)

@@ -30,9 +30,7 @@ def parity(
     n: Annotated[int, typer.Option(help="Requests of each expert.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the requests; 0 is a seed.")] = 0,
     max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 64,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the rows, and all answers beside them.")
-    ] = None,
+    table: Annotated[Path | None, typer.Option(help="Write the rows, and all answers beside them.")] = None,
 ) -> int:
     """Answer the same requests greedily on the CPU in float32 and on a GPU; count the tokens that differ.
 
@@ -50,8 +48,8 @@ def parity(
         options = EngineOptions(device="cuda", dtype=kind)
         answers[kind] = answer_all(engine_config(arm, prepared, options, budget=DEFAULT_CUDA_BUDGET), requests)
         rows += compare_answers(wanted, answers[kind], family=prepared.family, codec=prepared.codec, dtype=kind)
-    if json_file is not None:
-        _write(json_file, rows, answers, seed)
+    if table is not None:
+        _write(table, rows, answers, seed)
     Console().print(_table(rows))
     return int(any(row.diverged_tokens for row in rows if row.dtype == "float32"))
 

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import typer
 
 from harness import planning
-from harness.cli import run_command
+from harness.cli import app, run_command
 from harness.cli.run import exit_code
 from harness.clock import FakeClock
 from harness.drivers.fake import FakeDriver, FakePlan
@@ -194,3 +195,14 @@ def test_without_arguments_the_help_is_shown(capsys):
 def test_the_environment_is_printed_as_json(capsys):
     assert run_command(["env", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["python"]
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "switching", "quality", "decode", "memory", "parity", "report"])
+def test_an_option_means_the_same_in_every_command(command):
+    parameters = typer.main.get_command(app).commands[command].params
+    kinds = {name: parameter for parameter in parameters for name in parameter.opts}
+    # a device is a kind of machine, and --gpu the index of one; --json prints, and rows are kept at --table
+    assert "--device" not in kinds or kinds["--device"].type.name in ("text", "str", "string")
+    assert "--json" not in kinds or kinds["--json"].is_flag
+    assert ("--gpu" in kinds) == (command in ("decode", "memory"))
+    assert ("--table" in kinds) == (command in ("decode", "memory", "parity"))

@@ -38,7 +38,7 @@ def test_decode_steps_take_at_least_as_long_as_their_bytes_and_resume(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "decode.json"
-    command = ["decode", "--family", str(config), "--cases", "4x4,4x1", "--context", "64", "--json", str(table)]
+    command = ["decode", "--family", str(config), "--cases", "4x4,4x1", "--context", "64", "--table", str(table)]
     assert run_command(command) == 0
     rows = json.loads(table.read_text())
     assert [(row["B"], row["E"]) for row in rows] == [(4, 4), (4, 1), (4, 0)]
@@ -59,7 +59,7 @@ def test_decode_steps_take_at_least_as_long_as_their_bytes_and_resume(
 def test_the_drivers_count_lies_between_what_is_held_and_what_was_planned(config: Path, tmp_path: Path) -> None:
     table = tmp_path / "memory.json"
     command = ["memory", "--family", str(config), "--experts", "3", "--memory-budget", "3GiB", "--kv-tokens", "1024"]
-    assert run_command([*command, "--max-rows", "4", "--json", str(table)]) == 0
+    assert run_command([*command, "--max-rows", "4", "--table", str(table)]) == 0
     (row,) = json.loads(table.read_text())
     assert row["experts"] == 3
     # what libraries and graphs take is planned at most; PyTorch takes memory in pieces of up to 20 MiB

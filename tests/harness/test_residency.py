@@ -195,7 +195,7 @@ def test_the_command_prints_plan_and_difference_keeps_the_row_and_does_not_measu
     monkeypatch.setattr(command, "_read_torch", lambda index: {"reserved": 1})
     monkeypatch.setattr(command, "open_gpu", lambda index: Readings(GpuReading(), GpuReading(process_bytes=594)))
     table = tmp_path / "memory.json"
-    line = ["memory", "--family", "mistral-7b", "--experts", "3", "--kv-tokens", "64", "--json", str(table)]
+    line = ["memory", "--family", "mistral-7b", "--experts", "3", "--kv-tokens", "64", "--table", str(table)]
     assert run_command(line) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("memory budget")

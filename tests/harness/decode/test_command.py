@@ -68,7 +68,7 @@ def test_rows_plan_and_floor_are_printed_and_a_second_run_measures_nothing(
         "2x2",
         "--seed",
         "7",
-        "--json",
+        "--table",
         str(table),
         "--commit",
         "abc",
