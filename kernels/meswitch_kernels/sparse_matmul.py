@@ -261,37 +261,46 @@ def selectors_asm(group: int) -> str:
     halves of the even groups come first, then two of the odd ones.
     """
     if group == 8:
-        return (
-            "{ .reg .b32 t; shr.u32 t, $4, 1; and.b32 $0, t, 0x77777777; shl.b32 t, $4, 2; and.b32 t, t, 0x44444444; "
-            "xor.b32 $1, $0, t; shr.u32 $2, $0, 16; shr.u32 $3, $1, 16; }"
-        )
-    lines = [".reg .b32 t, e, o;", "shr.u32 o, $10, 1;"]
+        lines = [
+            _shifted("t", "$4", 1), "and.b32 $0, t, 0x77777777;",
+            "shl.b32 t, $4, 2;", "and.b32 t, t, 0x44444444;", "xor.b32 $1, $0, t;",
+            _shifted("$2", "$0", 16), _shifted("$3", "$1", 16),
+        ]  # fmt: skip
+        return _asm(lines, shifts=(1, 16))
+    lines = [_shifted("o", "$10", 1)]
     for block in range(2):
         word, first = f"${8 + block}", 4 * block
         for parity, signs in enumerate(("$10", "o")):
-            even, high = f"${first + 2 * parity}", f"${first + 2 * parity + 1}"
+            low, high = f"${first + 2 * parity}", f"${first + 2 * parity + 1}"
             # bits 0 and 2 of a nibble of signs go to bits 2 and 6 of a byte: those of every other group
-            lines += (
-                [f"shr.u32 t, {signs}, 16;", "and.b32 t, t, 0x7777;"] if block else [f"and.b32 t, {signs}, 0x7777;"]
-            )
-            lines += ["prmt.b32 e, 0x04000400, 0x44404440, t;"]
-            lines += (
-                [f"shr.u32 t, {word}, 2;", "and.b32 t, t, 0x33333333;"]
-                if parity
-                else [f"and.b32 t, {word}, 0x33333333;"]
-            )
-            lines += [f"or.b32 {even}, t, e;", f"shr.u32 {high}, {even}, 16;"]
-    return "{ " + " ".join(lines) + " }"
+            lines += [_shifted("t", signs, 16) if block else f"mov.b32 t, {signs};"]
+            lines += ["and.b32 t, t, 0x7777;", "prmt.b32 e, 0x04000400, 0x44404440, t;"]
+            lines += [_shifted("t", word, 2) if parity else f"mov.b32 t, {word};"]
+            lines += ["and.b32 t, t, 0x33333333;", f"or.b32 {low}, t, e;", _shifted(high, low, 16)]
+    return _asm(lines, shifts=(1, 2, 16))
 
 
 def levels_asm() -> tuple[str, ...]:
     """PTX that looks up the levels of four codes in one place, for each of four places.
 
-    A permutation takes one constant; of two, the compiler would move one into a register before each. So that it keeps
-    them there, it must not know what they are: bits below a lane and the lane's own bit share nothing.
+    A permutation takes one constant; of two, the compiler would move one into a register before each.
     """
-    return tuple(
-        "{ .reg .b32 t, z; mov.u32 t, %lanemask_lt; mov.u32 z, %lanemask_eq; and.b32 t, t, z; "
-        f"or.b32 t, t, {1 << 8 * j:#010x}; prmt.b32 $0, t, {0xFF << 8 * j:#010x}, $1; }}"
-        for j in range(4)
-    )
+    tables = ((1 << 8 * j, 0xFF << 8 * j) for j in range(4))
+    return tuple(_asm([f"or.b32 t, z, {plus:#x};", f"prmt.b32 $0, t, {minus:#x}, $1;"]) for plus, minus in tables)
+
+
+def _shifted(target: str, source: str, count: int) -> str:
+    """`source >> count` on the multipliers, which have nothing else to do here."""
+    return f"mul.hi.u32 {target}, {source}, c{count};"
+
+
+def _asm(lines: list[str], *, shifts: tuple[int, ...] = ()) -> str:
+    """A block of PTX in which `z` is 0 and the compiler does not know it.
+
+    The lanes below one and that lane share no bit. Constants with `z` in them stay in registers, and a multiplication
+    by them is not made a shift.
+    """
+    registers = ", ".join(["t", "e", "o", "z", *(f"c{count}" for count in shifts)])
+    head = [f".reg .b32 {registers};", "mov.u32 z, %lanemask_lt;", "mov.u32 t, %lanemask_eq;", "and.b32 z, z, t;"]
+    head += [f"or.b32 c{count}, z, {1 << 32 - count:#x};" for count in shifts]
+    return "{ " + " ".join([*head, *lines]) + " }"

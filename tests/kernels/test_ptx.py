@@ -48,6 +48,8 @@ def _run(ptx, *, outputs=1, **inputs):
                 result = sum(octets[more[1] >> 4 * i & 7] << 8 * i for i in range(4))
             case "shr.u32":
                 result = a >> more[0]
+            case "mul.hi.u32":
+                result = a * more[0] >> 32
             case "shl.b32":
                 result = a << more[0] & _MASK
             case "or.b32":
