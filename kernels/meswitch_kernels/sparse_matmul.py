@@ -40,7 +40,7 @@ def _words(codes, signs, b_n, o_w, UNITS, GROUP: tl.constexpr, EVEN: tl.constexp
 
 @jit
 def _selectors(b_w, b_s, GROUP: tl.constexpr, ASM: tl.constexpr):
-    """Codes in the form of which `_looked_up` takes four at a time."""
+    """Codes as selectors, four of which one permutation looks up."""
     if GROUP == 8:
         return tl.inline_asm_elementwise(
             ASM, "=&r,=&r,=&r,=&r,r", [b_w], dtype=(tl.int8, tl.int8, tl.int8, tl.int8), is_pure=True, pack=4

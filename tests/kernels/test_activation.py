@@ -20,7 +20,9 @@ def _check(relative_error, same_slices, device, M, F, kind, dtype, bits, bound):
 
 
 @pytest.mark.parametrize("kind", ["silu", "gelu_tanh"])
-@pytest.mark.parametrize(("M", "F", "bits"), [(1, 64, 1), (7, 1100, 2), (2, 8300, 4), (3, 100, 8), (2, 100, 0.5), (1, 1100, 0.75)])
+@pytest.mark.parametrize(
+    ("M", "F", "bits"), [(1, 64, 1), (7, 1100, 2), (2, 8300, 4), (3, 100, 8), (2, 100, 0.5), (1, 1100, 0.75)]
+)
 def test_odd_shapes_match_the_reference_and_their_own_slices(relative_error, same_slices, device, M, F, kind, bits):
     _check(relative_error, same_slices, device, M, F, kind, torch.float32, bits, 1e-6)
 
