@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meswitch.cuda.decoder_shape import DecoderShape
     from meswitch.cuda.slot_layout import MatrixPart, SlotLayout
 
-__all__ = ["is_shape_family", "prepare_shapes", "whole_shape_bytes"]
+__all__ = ["is_shape_family", "prepare_shapes", "whole_shape_bytes", "whole_spec"]
 
 
 def is_shape_family(name_or_path: str) -> bool:
@@ -25,6 +25,18 @@ def is_shape_family(name_or_path: str) -> bool:
     root = path.parent if path.name == CONFIG_FILE else path
     is_config = (root / CONFIG_FILE).is_file() and not (root / FAMILY_FILE).exists()
     return name_or_path in list_shape_families() or is_config
+
+
+def whole_spec(spec: str) -> str:
+    """The spec of the same codec that says every option. Imports torch.
+
+    Raises:
+        UnknownCodecError, CodecOptionError: there is no such codec.
+    """
+    from meswitch.codecs import format_spec, parse_codec
+
+    codec = parse_codec(spec)
+    return format_spec(codec.name, codec.options)
 
 
 def prepare_shapes(request: PrepareRequest) -> Prepared:
@@ -36,12 +48,12 @@ def prepare_shapes(request: PrepareRequest) -> Prepared:
     """
     if not request.experts:
         raise UsageError("a family of shapes has no experts of its own; name them with --experts")
-    from meswitch.codecs import format_spec, parse_codec
+    from meswitch.codecs import parse_codec
     from meswitch.cuda.synthetic_image import synthetic_layout
 
     family = load_shape_family(request.family)
     codec = parse_codec(request.codec)
-    synthetic = SyntheticConfig(linear=format_spec(codec.name, codec.options))
+    synthetic = SyntheticConfig(linear=whole_spec(request.codec))
     layout = synthetic_layout(synthetic, family.shape)
     size = _size(layout, family.shape)
     paths = {name: family.config_dir for name in request.experts}

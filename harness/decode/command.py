@@ -8,15 +8,15 @@ import torch
 from harness.cuda_timing import time_block
 from harness.decode.case import DecodeCase
 from harness.decode.floor import whole_models_read_bytes
-from harness.decode.measure import COLUMNS, KEY, MeasureInputs, measure_decode, missing_groups
+from harness.decode.measure import MeasureInputs, decode_table, measure_decode, missing_groups
 from harness.decode.options import DecodeOptions
 from harness.decode.profile import profile_decode, trace_steps
 from harness.decode.rig import Layouts, build_decode, decode_layouts, plan_decode
 from harness.errors import UsageError
-from harness.flat_table import FlatRow, FlatTable
+from harness.flat_table import FlatRow
 from harness.provenance import collect_provenance
-from harness.telemetry import open_gpu
-from meswitch.codecs import format_spec, parse_codec
+from harness.shapes import whole_spec
+from harness.telemetry import card_name, open_gpu
 from meswitch.config import DeviceConfig
 from meswitch.cuda.availability import check_device
 from meswitch.families import ShapeFamily, load_shape_family
@@ -48,20 +48,19 @@ def run_decode(
     family = load_shape_family(options.family)
     check_window(family, options)
     layouts = decode_layouts(family, options)
-    linear = parse_codec(options.synthetic.linear)
-    codec = format_spec(linear.name, linear.options)
-    table = FlatTable(path, columns=COLUMNS, key=KEY)
-    groups = missing_groups(options, table, family=family.name, codec=codec)
-    if not groups and profile is None:
-        say(f"all rows are in {path}")
-        return
-    check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
-    device = torch.device("cuda", options.index)
-    torch.cuda.set_device(device)
-    for line in plan_decode(family, options, layouts, device).lines():
-        say(line)
+    codec = whole_spec(options.synthetic.linear)
+    table = decode_table(path)
     gpu = open_gpu(options.index)
     try:
+        groups = missing_groups(options, table, family=family.name, codec=codec, gpu=card_name(gpu.description))
+        if not groups and profile is None:
+            say(f"all rows are in {path}")
+            return
+        check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
+        device = torch.device("cuda", options.index)
+        torch.cuda.set_device(device)
+        for line in plan_decode(family, options, layouts, device).lines():
+            say(line)
         # before the weights take the memory that it reads
         bandwidth = read_bandwidth()
         torch.cuda.empty_cache()

@@ -1,19 +1,31 @@
 """Measures decode steps case by case: groups of the same rows and context, interleaved, into a table that resumes."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 from harness.decode.case import DecodeCase
 from harness.decode.floor import step_read_bytes, whole_models_read_bytes
 from harness.decode.options import DecodeOptions
 from harness.decode.rig import Layouts, Rig
-from harness.flat_table import FlatRow, FlatTable
+from harness.flat_table import Configuration, FlatRow, FlatTable
 from harness.results import to_json_value
-from harness.telemetry import GpuMonitor
+from harness.shapes import whole_spec
+from harness.telemetry import GpuMonitor, card_name
 
-__all__ = ["COLUMNS", "KEY", "BlockTimer", "MeasureInputs", "measure_decode", "missing_groups", "row_key"]
+__all__ = [
+    "COLUMNS",
+    "KEY",
+    "BlockTimer",
+    "MeasureInputs",
+    "decode_table",
+    "measure_decode",
+    "missing_groups",
+    "row_key",
+]
 
 COLUMNS = (
     "family", "codec", "B", "E", "context", "step_ms", "step_ms_low", "step_ms_high", "floor_ms", "ratio_to_floor",
@@ -57,16 +69,55 @@ def row_key(case: DecodeCase, *, family: str, codec: str) -> dict[str, str | int
     return {"family": family, "codec": codec if case.E else None, "B": case.B, "E": case.E, "context": case.context}
 
 
+def decode_table(path: Path | None) -> FlatTable:
+    """The table at `path`, which knows from its raw records how each row was measured.
+
+    Raises:
+        RunFormatError: a file holds something else.
+    """
+    return FlatTable(path, columns=COLUMNS, key=KEY, read_configurations=_recorded)
+
+
+def _recorded(record: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, object], Configuration]]:
+    gpu = card_name(record["provenance"].get("gpu"))
+    for case in record["cases"]:
+        yield case, _configuration(record["options"], experts=case["E"], gpu=gpu)
+
+
+def _configuration(options: Mapping[str, Any], *, experts: int, gpu: str | None) -> Configuration:
+    """What decides a row beside its key; a step of the base alone reads no expert's tables."""
+    facts: dict[str, str | int | None] = {name: options[name] for name in ("dtype", "repeats", "replays")}
+    facts["seed"] = options["synthetic"]["seed"]
+    if experts:
+        facts |= {name: whole_spec(options["synthetic"][name]) for name in ("embedding", "head")}
+    if gpu is not None:
+        facts["GPU"] = gpu
+    return facts
+
+
 def missing_groups(
-    options: DecodeOptions, table: FlatTable, *, family: str, codec: str
+    options: DecodeOptions, table: FlatTable, *, family: str, codec: str, gpu: str | None = None
 ) -> list[tuple[DecodeCase, ...]]:
-    """The cases to measure, in groups of the same rows and context; a group that lacks one row is measured anew."""
+    """The cases to measure, in groups of the same rows and context; a group that lacks one row is measured anew.
+
+    Args:
+        gpu: the card that would measure them; `None` where there is none, and rows of any card count.
+
+    Raises:
+        UsageError: a row is there that was measured in another way.
+    """
+    plain = asdict(options)
+
+    def has(case: DecodeCase) -> bool:
+        wanted = row_key(case, family=family, codec=codec)
+        return table.has(wanted, _configuration(plain, experts=case.E, gpu=gpu))
 
     def rows(case: DecodeCase) -> tuple[int, int]:
         return case.context, case.B
 
     groups = [tuple(group) for _, group in groupby(sorted(options.cases, key=rows, reverse=True), key=rows)]
-    return [g for g in groups if any(row_key(case, family=family, codec=codec) not in table for case in g)]
+    # every case is looked at: one measured in another way is refused before anything is measured
+    return [group for group in groups if not all([has(case) for case in group])]
 
 
 def measure_decode(

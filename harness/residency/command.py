@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from harness.flat_table import FlatRow, FlatTable
+from harness.flat_table import FlatRow
 from harness.provenance import collect_provenance
-from harness.residency.measure import COLUMNS, KEY, fill, memory_row, raw_record
+from harness.residency.measure import configuration, fill, memory_row, memory_table, raw_record
 from harness.residency.options import MemoryOptions
-from harness.telemetry import open_gpu
-from meswitch.codecs import format_spec, parse_codec
+from harness.shapes import whole_spec
+from harness.telemetry import card_name, open_gpu
 from meswitch.cuda.availability import check_budget, check_device
 from meswitch.engine import build_engine
 from meswitch.families import load_shape_family
@@ -23,19 +23,22 @@ def run_memory(options: MemoryOptions, path: Path | None, *, commit: str | None,
     """Measure one row, unless `path` has it already.
 
     Raises:
-        HarnessError, MeswitchError: it cannot be measured here: no GPU, no room, no such shape or codec.
+        HarnessError, MeswitchError: it cannot be measured here: no GPU, no room, no such shape or codec; or `path` has
+            a row of its key that was measured in another way.
     """
     family = load_shape_family(options.family)
     config = options.engine_config(family)
     codec = _codec(options)
-    table = FlatTable(path, columns=COLUMNS, key=KEY)
-    if options.experts is not None and {"family": family.name, "codec": codec, "experts": options.experts} in table:
-        say(f"the row is in {path}")
-        return
-    check_device(config.device)
-    check_budget(options.budget_bytes, index=options.index)
+    table = memory_table(path)
     gpu = open_gpu(options.index)
     try:
+        asked = configuration(config, gpu=card_name(gpu.description))
+        wanted = {"family": family.name, "codec": codec, "experts": options.experts}
+        if options.experts is not None and table.has(wanted, asked):
+            say(f"the row is in {path}")
+            return
+        check_device(config.device)
+        check_budget(options.budget_bytes, index=options.index)
         filled = fill(
             config,
             vocabulary=family.shape.vocabulary,
@@ -45,8 +48,10 @@ def run_memory(options: MemoryOptions, path: Path | None, *, commit: str | None,
             say=say,
         )
         row = memory_row(filled, family=family.name, codec=codec)
-        table.add([row], raw=raw_record(filled, config, collect_provenance(gpu, commit=commit)))
         say(format_row(row))
+        # how many fit is known only now
+        table.has(row, asked)
+        table.add([row], raw={**raw_record(filled, config, collect_provenance(gpu, commit=commit)), "row": row})
     finally:
         gpu.close()
 
@@ -64,8 +69,7 @@ def format_row(row: FlatRow) -> str:
 def _codec(options: MemoryOptions) -> str | None:
     if options.weights == "full":
         return None
-    codec = parse_codec(options.synthetic.linear)
-    return format_spec(codec.name, codec.options)
+    return whole_spec(options.synthetic.linear)
 
 
 def _read_torch(index: int) -> Mapping[str, int]:

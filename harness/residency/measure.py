@@ -1,20 +1,31 @@
 """Fills a GPU as planned, serves requests until everything that is ever allocated is, and reads what is taken."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.errors import DriverError
-from harness.flat_table import FlatRow
-from harness.results import to_json_value
-from harness.telemetry import GpuMonitor, GpuReading
+from harness.flat_table import Configuration, FlatRow, FlatTable
+from harness.results import to_json_object
+from harness.shapes import whole_spec
+from harness.telemetry import GpuMonitor, GpuReading, card_name
 from meswitch.config import EngineConfig
 from meswitch.core import BASE, Engine, Failed, Finished, GenerationRequest, SamplingParams
 from meswitch.cuda.memory_plan import MemoryPlan
 
-__all__ = ["COLUMNS", "KEY", "Filled", "TorchReading", "fill", "memory_row", "raw_record"]
+__all__ = [
+    "COLUMNS",
+    "KEY",
+    "Filled",
+    "TorchReading",
+    "configuration",
+    "fill",
+    "memory_row",
+    "memory_table",
+    "raw_record",
+]
 
 COLUMNS = ("family", "codec", "experts", "planned_bytes", "nvml_bytes")
 """The columns of a row, in order."""
@@ -104,13 +115,54 @@ def memory_row(filled: Filled, *, family: str, codec: str | None) -> FlatRow:
     }
 
 
+def memory_table(path: Path | None) -> FlatTable:
+    """The table at `path`, which knows from its raw records how each row was measured.
+
+    Raises:
+        RunFormatError: a file holds something else.
+    """
+    return FlatTable(path, columns=COLUMNS, key=KEY, read_configurations=_recorded)
+
+
+def configuration(config: EngineConfig, *, gpu: str | None) -> Configuration:
+    """What decides a row of an engine beside its key.
+
+    Args:
+        gpu: the card that would measure it; `None` where there is none, and rows of any card count.
+    """
+    return _configuration(_plain(config), gpu=gpu)
+
+
+def _recorded(record: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, object], Configuration]]:
+    config = record["config"]
+    codec = whole_spec(config["synthetic"]["linear"]) if config["weights"] == "delta" else None
+    # the first records do not repeat their row
+    row = record.get("row", {"family": config["base"], "codec": codec, "experts": record["plan"]["slots"]})
+    yield row, _configuration(config, gpu=card_name(record["provenance"].get("gpu")))
+
+
+def _configuration(config: Mapping[str, Any], *, gpu: str | None) -> Configuration:
+    device, scheduler, synthetic = config["device"], config["scheduler"], config["synthetic"]
+    facts: dict[str, str | int | None] = {
+        "memory budget": config["memory_budget_bytes"],
+        "rows": scheduler["max_rows"],
+        "tokens of keys and values": scheduler["max_rows"] * scheduler["max_context_tokens"],
+        "dtype": device["dtype"],
+        "tokens of a chunk": device["prefill_chunk_tokens"],
+        "seed": synthetic["seed"],
+    }
+    if config["weights"] == "delta":
+        facts |= {name: whole_spec(synthetic[name]) for name in ("embedding", "head")}
+    if gpu is not None:
+        facts["GPU"] = gpu
+    return facts
+
+
 def raw_record(filled: Filled, config: EngineConfig, provenance: Mapping[str, object]) -> dict[str, object]:
     """Everything that was counted. Of experts that differ in nothing but their number, the first is named."""
-    # names, not places: where the shapes lie on this machine is nobody's business
-    first = {name: Path(path.name) for name, path in list(config.experts.items())[:1]}
     return {
         "provenance": provenance,
-        "config": to_json_value(replace(config, base=Path(config.base.name), experts=first)),
+        "config": _plain(config),
         "experts_offered": len(config.experts),
         "plan": asdict(filled.plan),
         "nvml_before": asdict(filled.before),
@@ -118,6 +170,12 @@ def raw_record(filled: Filled, config: EngineConfig, provenance: Mapping[str, ob
         "torch": dict(filled.torch),
         "served": filled.served,
     }
+
+
+def _plain(config: EngineConfig) -> dict[str, Any]:
+    # names, not places: where the shapes lie on this machine is nobody's business
+    first = {name: Path(path.name) for name, path in list(config.experts.items())[:1]}
+    return to_json_object(replace(config, base=Path(config.base.name), experts=first))
 
 
 def _serve(engine: Engine, config: EngineConfig, *, slots: int, vocabulary: int) -> int:

@@ -1,7 +1,17 @@
 """What the machine does while an arm runs: memory, processor, the client's own health, and the GPU if there is one."""
 
-from harness.telemetry.gpu import GpuMonitor, GpuReading, GpuState, NullGpu, open_gpu
+from harness.telemetry.gpu import GpuMonitor, GpuReading, GpuState, NullGpu, card_name, open_gpu
 from harness.telemetry.sample import Sample, read_samples
 from harness.telemetry.sampler import Sampler
 
-__all__ = ["GpuMonitor", "GpuReading", "GpuState", "NullGpu", "Sample", "Sampler", "open_gpu", "read_samples"]
+__all__ = [
+    "GpuMonitor",
+    "GpuReading",
+    "GpuState",
+    "NullGpu",
+    "Sample",
+    "Sampler",
+    "card_name",
+    "open_gpu",
+    "read_samples",
+]

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["GpuMonitor", "GpuReading", "GpuState", "NullGpu", "NvmlGpu", "open_gpu"]
+__all__ = ["GpuMonitor", "GpuReading", "GpuState", "NullGpu", "NvmlGpu", "card_name", "open_gpu"]
+
+NO_GPU = "no GPU"
 
 SM_CLOCK, MEMORY_CLOCK = 1, 2
 
@@ -74,7 +76,7 @@ class NullGpu:
 
     driver: str | None = None
 
-    def __init__(self, reason: str = "no GPU") -> None:
+    def __init__(self, reason: str = NO_GPU) -> None:
         self.description = reason
 
     def read(self, pid: int | None) -> GpuReading:
@@ -143,23 +145,28 @@ class NvmlGpu:
             return None
 
 
+def card_name(description: object) -> str | None:
+    """The card of a monitor's description, as records keep it; `None` where there is none."""
+    return description if isinstance(description, str) and not description.startswith(NO_GPU) else None
+
+
 def open_gpu(index: int = 0) -> GpuMonitor:
     """A monitor of GPU `index`, or a `NullGpu` that says why there is none."""
     try:
         import pynvml
     except ImportError:
-        return NullGpu("no GPU (NVML's Python binding is not installed)")
+        return NullGpu(f"{NO_GPU} (NVML's Python binding is not installed)")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return NullGpu("no GPU")
+        return NullGpu(NO_GPU)
     try:
         if pynvml.nvmlDeviceGetCount() <= index:
             pynvml.nvmlShutdown()
-            return NullGpu("no GPU")
+            return NullGpu(NO_GPU)
         return NvmlGpu(pynvml, index)
     except pynvml.NVMLError as error:
-        return NullGpu(f"no GPU ({error})")
+        return NullGpu(f"{NO_GPU} ({error})")
 
 
 def _reasons(bits: int) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import RunFormatError
+from harness.errors import RunFormatError, UsageError
 from harness.flat_table import FlatTable
 
 COLUMNS = ("name", "size", "value")
@@ -54,3 +54,46 @@ def test_another_file_is_refused_and_stays_as_it_is(content: str, tmp_path: Path
 def test_a_row_of_other_columns_is_a_programming_mistake() -> None:
     with pytest.raises(ValueError, match="columns name, size, value, got name, value, size"):
         table_at(None).add([{"name": "a", "value": 0, "size": 1}], raw={})
+
+
+def made_with(path: Path | None) -> FlatTable:
+    return FlatTable(
+        path,
+        columns=COLUMNS,
+        key=("name", "size"),
+        read_configurations=lambda record: [(row, {"dtype": record["dtype"]}) for row in record["rows"]],
+    )
+
+
+def test_a_row_of_the_same_configuration_is_there_and_one_of_another_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    row = {"name": "a", "size": 1, "value": 2.5}
+    made_with(path).add([row], raw={"rows": [row], "dtype": "bfloat16"})
+    table = made_with(path)
+    assert table.has(row, {"dtype": "bfloat16"})
+    assert table.has(row, {})
+    assert not table.has({"name": "b", "size": 1}, {"dtype": "float16"})
+    with pytest.raises(
+        UsageError, match=r"t\.json has a row of name a, size 1, .+dtype bfloat16 there and float16 here"
+    ) as e:
+        table.has(row, {"dtype": "float16"})
+    assert str(e.value).endswith("give another file to --table")
+    # measured again, the last record counts
+    table.add([row], raw={"rows": [row], "dtype": "float16"})
+    assert table.has(row, {"dtype": "float16"})
+    assert made_with(path).has(row, {"dtype": "float16"})
+
+
+def test_a_row_without_its_raw_record_could_be_of_any_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    row = {"name": "a", "size": 1, "value": 2.5}
+    made_with(path).add([row], raw={"rows": [row], "dtype": "bfloat16"})
+    raw = tmp_path / "t.raw.jsonl"
+    raw.write_text(raw.read_text() + '{"torn')
+    assert made_with(path).has(row, {"dtype": "bfloat16"})
+    raw.write_text("{torn\n" + raw.read_text())
+    with pytest.raises(RunFormatError, match=r"t\.raw\.jsonl, line 1: not JSON"):
+        made_with(path)
+    raw.unlink()
+    with pytest.raises(UsageError, match=r"nothing in .+t\.raw\.jsonl says how it was measured; give another file"):
+        made_with(path).has(row, {"dtype": "bfloat16"})

@@ -1,6 +1,7 @@
 """The measurement of memory uses every row, reads before and after, and closes what it started; the engine is faked."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -180,20 +181,26 @@ def test_experts_are_a_number_or_as_many_as_fit() -> None:
             parse_experts(text)
 
 
-def test_the_command_prints_plan_and_difference_keeps_the_row_and_does_not_measure_it_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    engines: list[FakeEngine] = []
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
+    """Engines that the command built, on a card that nothing is known of."""
+    built: list[FakeEngine] = []
 
     def build(config: EngineConfig) -> FakeEngine:
-        engines.append(FakeEngine())
-        return engines[-1]
+        built.append(FakeEngine())
+        return built[-1]
 
     monkeypatch.setattr(command, "check_device", lambda config: None)
     monkeypatch.setattr(command, "check_budget", lambda budget, index: None)
     monkeypatch.setattr(command, "build_engine", build)
     monkeypatch.setattr(command, "_read_torch", lambda index: {"reserved": 1})
     monkeypatch.setattr(command, "open_gpu", lambda index: Readings(GpuReading(), GpuReading(process_bytes=594)))
+    return built
+
+
+def test_the_command_prints_plan_and_difference_keeps_the_row_and_does_not_measure_it_again(
+    engines: list[FakeEngine], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = tmp_path / "memory.json"
     line = ["memory", "--family", "mistral-7b", "--experts", "3", "--kv-tokens", "64", "--table", str(table)]
     assert run_command(line) == 0
@@ -208,3 +215,56 @@ def test_the_command_prints_plan_and_difference_keeps_the_row_and_does_not_measu
     assert run_command(line) == 0
     assert capsys.readouterr().out == f"the row is in {table}\n"
     assert len(engines) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--kv-tokens", "128"], "tokens of keys and values 64 there and 128 here"),
+        (["--dtype", "float16"], "dtype bfloat16 there and float16 here"),
+        (["--embedding", "rtn:bits=2"], "embedding rtn:bits=4"),
+        (["--memory-budget", "70GiB"], "memory budget 81604378624 there and 75161927680 here"),
+        # how many fit, three, is known only once they do
+        (["--experts", "max", "--dtype", "float16"], "dtype bfloat16 there and float16 here"),
+    ],
+)
+def test_a_row_of_another_configuration_is_refused_and_kept(
+    changed: list[str],
+    message: str,
+    engines: list[FakeEngine],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = tmp_path / "memory.json"
+    line = ["memory", "--family", "mistral-7b", "--experts", "3", "--kv-tokens", "64", "--table", str(table)]
+    assert run_command(line) == 0
+    kept = table.read_bytes()
+    capsys.readouterr()
+    assert run_command([*line, *changed]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith(f"harness: {table} has a row of family mistral-7b")
+    assert error.endswith("give another file to --table\n")
+    assert table.read_bytes() == kept
+    assert len(engines) == (2 if "max" in changed else 1)
+
+
+def test_the_published_row_is_complete_with_the_options_it_was_made_with(
+    engines: list[FakeEngine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    published = Path(__file__).parents[2] / "reports" / "results" / "h100-80gb"
+    for name in ("memory.json", "memory.raw.jsonl"):
+        shutil.copy(published / name, tmp_path / name)
+    monkeypatch.setattr(command, "open_gpu", lambda index: NullGpu("NVIDIA H100 80GB HBM3"))
+    table = tmp_path / "memory.json"
+    line = ["memory", "--family", "mistral-7b", "--experts", "16", "--kv-tokens", "32768", "--memory-budget", "76GiB"]
+    assert run_command([*line, "--table", str(table)]) == 0
+    assert capsys.readouterr().out == f"the row is in {table}\n"
+    assert table.read_bytes() == (published / "memory.json").read_bytes()
+    monkeypatch.setattr(command, "open_gpu", lambda index: NullGpu("NVIDIA H200"))
+    assert run_command([*line, "--table", str(table)]) == 1
+    assert "GPU NVIDIA H100 80GB HBM3 there and NVIDIA H200 here" in capsys.readouterr().err
+    assert engines == []

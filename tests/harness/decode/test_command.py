@@ -1,6 +1,7 @@
 """The whole command with a faked GPU: what it prints, what it keeps, and that a second run measures nothing."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from harness.cli import run_command
 from harness.decode import DecodeCase, command
 from harness.telemetry import GpuState, NullGpu
 from meswitch.cuda.memory_plan import MemoryPlan
+
+PUBLISHED = Path(__file__).parents[3] / "reports" / "results" / "h100-80gb"
 
 
 class FakeGpu(NullGpu):
@@ -110,3 +113,61 @@ def test_a_mistake_is_one_line_before_anything_is_built(
     assert message in error
     assert error.count("\n") == 1
     assert not built
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--dtype", "float16"], "dtype bfloat16 there and float16 here"),
+        (["--embedding", "rtn:bits=2"], "embedding rtn:bits=4"),
+        (["--head", "rtn:bits=2"], "head rtn:bits=4"),
+        (["--repeats", "5"], "repeats 9 there and 5 here"),
+        (["--seed", "1"], "seed 0 there and 1 here"),
+    ],
+)
+def test_a_row_of_another_configuration_is_refused_before_anything_is_built(
+    changed: list[str], message: str, built: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["decode", "--family", "mistral-7b", "--cases", "2x2", "--table", str(tmp_path / "decode.json")]
+    assert run_command(line) == 0
+    kept = (tmp_path / "decode.json").read_bytes()
+    capsys.readouterr()
+    assert run_command([*line, *changed]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert f"{tmp_path / 'decode.json'} has a row of family mistral-7b" in error
+    assert error.endswith("give another file to --table\n")
+    assert error.count("\n") == 1
+    assert len(built) == 1
+    assert (tmp_path / "decode.json").read_bytes() == kept
+
+
+def test_a_row_of_another_card_is_refused_and_the_steps_of_the_base_are_of_any_tables(
+    built: list[tuple[Any, ...]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = ["decode", "--family", "mistral-7b", "--table", str(tmp_path / "decode.json")]
+    assert run_command([*line, "--cases", "2x0"]) == 0
+    assert run_command([*line, "--cases", "2x0", "--embedding", "rtn:bits=2"]) == 0
+    assert len(built) == 1
+    monkeypatch.setattr(command, "open_gpu", lambda index: NullGpu("Another GPU"))
+    capsys.readouterr()
+    assert run_command([*line, "--cases", "2x0"]) == 1
+    assert "GPU Fake GPU there and Another GPU here" in capsys.readouterr().err
+
+
+def test_the_published_rows_are_complete_with_the_options_they_were_made_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("decode.json", "decode.raw.jsonl"):
+        shutil.copy(PUBLISHED / name, tmp_path / name)
+    table = tmp_path / "decode.json"
+    monkeypatch.setattr(command, "open_gpu", lambda index: NullGpu("NVIDIA H100 80GB HBM3"))
+    line = ["decode", "--family", "mistral-7b", "--table", str(table)]
+    assert run_command(line) == 0
+    assert capsys.readouterr().out == f"all rows are in {table}\n"
+    assert table.read_bytes() == (PUBLISHED / "decode.json").read_bytes()
+    assert run_command([*line, "--dtype", "float16"]) == 1
+    assert "dtype bfloat16 there and float16 here" in capsys.readouterr().err

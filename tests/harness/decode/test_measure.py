@@ -10,7 +10,7 @@ import torch
 from harness.decode import DecodeCase, DecodeOptions, parse_cases
 from harness.decode.command import format_row, whole_models_line
 from harness.decode.floor import step_read_bytes
-from harness.decode.measure import COLUMNS, KEY, MeasureInputs, measure_decode, missing_groups
+from harness.decode.measure import COLUMNS, MeasureInputs, decode_table, measure_decode, missing_groups
 from harness.decode.rig import Layouts, decode_layouts
 from harness.flat_table import FlatTable
 from harness.telemetry import NullGpu
@@ -58,7 +58,7 @@ def inputs_of(asked: DecodeOptions, rig: FakeRig) -> MeasureInputs:
 
 
 def table_at(path: Path | None) -> FlatTable:
-    return FlatTable(path, columns=COLUMNS, key=KEY)
+    return decode_table(path)
 
 
 def test_cases_of_a_group_take_turns_forward_and_backward() -> None:
