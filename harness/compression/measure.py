@@ -17,7 +17,7 @@ from harness.compression.synthetic import SyntheticPair, write_pair, write_texts
 from harness.compression.watch import Watched, watch
 from harness.errors import UsageError
 from harness.flat_table import FlatRow, FlatTable
-from harness.provenance import collect_provenance, python_command
+from harness.provenance import collect_provenance
 from harness.telemetry import open_gpu
 from meswitch.families import load_shape_family
 
@@ -140,7 +140,6 @@ def measured(
     row = row_of(options, layers, pair, found, counts["whole"])
     raw = {
         "options": {**asdict(options), "scratch": None},
-        "command": python_command(),
         "watched": {**asdict(found), "output": None},
         "nbytes": counts,
         "bits_per_weight": manifest["bits_per_weight"],
