@@ -26,7 +26,7 @@ def compression(
     scratch: Annotated[Path | None, typer.Option(help="Where checkpoints are written and removed.")] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Keep the rows there; those that it already has are not measured again."),
+        typer.Option("--table", help="Keep the rows there; those that it already has are not measured again."),
     ] = None,
 ) -> None:
     """Compress synthetic experts: seconds, and the most anonymous memory, beside what is allowed."""

@@ -117,7 +117,7 @@ def test_impossible_options_are_refused(changes: dict[str, object], message: str
 @pytest.mark.slow
 def test_two_depths_are_measured_and_a_third_projected(shape: Path, tmp_path: Path) -> None:
     command = ["compression", "--family", str(shape), "--linear", "salient:bits=2,channels=4", "--texts", "2"]
-    command += ["--tokens", "5", "--layers", "1", "--layers", "3", "--json", str(tmp_path / "rows.json")]
+    command += ["--tokens", "5", "--layers", "1", "--layers", "3", "--table", str(tmp_path / "rows.json")]
     assert run_command(command) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["layers"], row["kind"]) for row in rows] == [(1, "measured"), (3, "measured"), (2, "projection")]
