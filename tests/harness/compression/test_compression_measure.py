@@ -88,7 +88,7 @@ def test_a_synthetic_expert_is_a_checkpoint_near_its_base(shape: Path, tmp_path:
     base, expert = Checkpoint(pair.base), Checkpoint(pair.expert)
     assert sum(name.endswith("q_proj.weight") for name in base.names) == 3
     assert pair.model_bytes == expert.nbytes == base.nbytes
-    # the tables: 64 rows of 32 numbers in bfloat16
+    # q: four heads of 16 rows, of 32 numbers in bfloat16
     assert pair.largest_tensor_bytes == 2 * 64 * 32
     name = "model.layers.2.mlp.up_proj.weight"
     ours, theirs = base.read(name).float(), expert.read(name).float()
