@@ -15,7 +15,7 @@ from meswitch.compatibility import check_compatible
 from meswitch.config import EngineConfig, RouterConfig, SchedulerConfig, StoreConfig
 from meswitch.core import BASE, Engine
 from meswitch.delta import ExpertDelta
-from meswitch.errors import BaseMismatchError, CapacityError, ExpertNameError, UnsupportedModelError
+from meswitch.errors import CapacityError, ExpertNameError, UnsupportedModelError
 from meswitch.expert_profile import ExpertProfile, ProfileReader
 from meswitch.expert_source import is_tied
 from meswitch.format import load_expert, open_delta
@@ -214,12 +214,7 @@ def _delta_pool(
 
 def _delta_source(path: Path, identity: str) -> Source[ExpertDelta]:
     directory = open_delta(path, verify=False)
-    made_from = directory.manifest.base
-    if made_from.identity != identity:
-        raise BaseMismatchError(
-            f"{path} was made from base {made_from.name} ({made_from.identity}), the engine's base is {identity}; "
-            "use its own base or compress the expert again"
-        )
+    directory.check_base(identity)
     # the tensors are views of one arena as large as the file, so that is what they take
     return Source(
         nbytes=directory.read_bytes,

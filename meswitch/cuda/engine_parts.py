@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from meswitch.architecture import read_config
 from meswitch.checkpoint import Checkpoint
 from meswitch.compatibility import check_compatible
 from meswitch.config import EngineConfig, SchedulerConfig
@@ -33,9 +34,9 @@ from meswitch.cuda.whole_image import WholeImageSource
 from meswitch.cuda.whole_layout import WholeLayout, WholeWeights, whole_layout
 from meswitch.cuda.whole_pool import WholeCudaPool
 from meswitch.cuda.workspace import context_bytes, workspace_bytes
-from meswitch.errors import BaseMismatchError, CapacityError, EngineError, UnsupportedModelError
+from meswitch.errors import CapacityError, EngineError, UnsupportedModelError
 from meswitch.expert_source import is_tied
-from meswitch.format import DeltaDirectory, open_delta
+from meswitch.format import open_delta
 from meswitch.identity import base_identity
 
 __all__ = ["EngineParts", "build_parts", "build_parts_on"]
@@ -240,19 +241,10 @@ def _delta_sources(builder: _Builder) -> tuple[SlotLayout, dict[str, ImageSource
         )
     directories = {name: open_delta(path, verify=False) for name, path in config.experts.items()}
     identity = base_identity(config.base)
-    for path, directory in directories.items():
-        _check_base(path, directory, identity)
+    for directory in directories.values():
+        directory.check_base(identity)
     layout = layout_of(directories, builder.shape)
     return layout, {name: DeltaImageSource(found, layout) for name, found in directories.items()}
-
-
-def _check_base(name: str, directory: DeltaDirectory, identity: str) -> None:
-    made_from = directory.manifest.base
-    if made_from.identity != identity:
-        raise BaseMismatchError(
-            f"expert {name} was made from base {made_from.name} ({made_from.identity}), the engine's base is "
-            f"{identity}; use its own base or compress the expert again"
-        )
 
 
 def _base(builder: _Builder, layout: WholeLayout) -> WholeWeights:
@@ -301,6 +293,8 @@ def _whole_sources(builder: _Builder, layout: WholeLayout) -> dict[str, ImageSou
             lambda name: SyntheticWholeSource(layout, seed=seed, name=name),
             images=config.synthetic.host_images,
         )
+    for path in config.experts.values():
+        check_compatible(builder.base_config, read_config(path))
     direct = config.device.model_source == "disk-cold"
     return {name: WholeImageSource(path, layout, direct=direct) for name, path in paths.items()}
 
@@ -308,8 +302,4 @@ def _whole_sources(builder: _Builder, layout: WholeLayout) -> dict[str, ImageSou
 def _is_tied(config: EngineConfig, base_config: Any, architecture: Any) -> bool:
     if config.synthetic is not None:
         return bool(getattr(base_config, "tie_word_embeddings", False))
-    for path in config.experts.values() if config.weights == "full" else ():
-        from meswitch.architecture import read_config
-
-        check_compatible(base_config, read_config(path))
     return is_tied(Checkpoint(config.base), base_config, architecture)

@@ -6,6 +6,7 @@ made, and nobody reads meaning into them.
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 
@@ -29,18 +30,20 @@ STEP = 2e-4
 WEIGHT = 0.02
 """Standard deviation of a model's weights."""
 
+L = TypeVar("L", SlotLayout, WholeLayout)
 
-class SyntheticImageSource:
-    """Random codes and steps, norms of 1 and biases of 0.
+
+class _DrawnSource(Generic[L]):
+    """What is drawn and not read.
 
     Args:
         layout: of the image.
-        seed: of all experts.
+        seed: of all sources.
         name: of this one.
     """
 
-    def __init__(self, layout: SlotLayout, *, seed: int, name: str) -> None:
-        self._layout = layout
+    def __init__(self, layout: L, *, seed: int, name: str) -> None:
+        self._layout: L = layout
         self._seed = _own_seed(seed, name)
 
     @property
@@ -52,6 +55,10 @@ class SyntheticImageSource:
     def read_bytes(self) -> int:
         """Bytes that are made: there is no file."""
         return self._layout.nbytes
+
+
+class SyntheticImageSource(_DrawnSource[SlotLayout]):
+    """Random codes and steps, norms of 1 and biases of 0, of an expert."""
 
     def fill(self, image: torch.Tensor) -> None:
         """Write all of `image`."""
@@ -72,28 +79,8 @@ class SyntheticImageSource:
                     piece(image, place).copy_(channels)
 
 
-class SyntheticWholeSource:
-    """Random matrices, norms of 1 and biases of 0.
-
-    Args:
-        layout: of the image.
-        seed: of all models.
-        name: of this one.
-    """
-
-    def __init__(self, layout: WholeLayout, *, seed: int, name: str) -> None:
-        self._layout = layout
-        self._seed = _own_seed(seed, name)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the image."""
-        return self._layout.nbytes
-
-    @property
-    def read_bytes(self) -> int:
-        """Bytes that are made: there is no file."""
-        return self._layout.nbytes
+class SyntheticWholeSource(_DrawnSource[WholeLayout]):
+    """Random matrices, norms of 1 and biases of 0, of a whole model."""
 
     def fill(self, image: torch.Tensor) -> None:
         """Write all of `image`."""

@@ -54,6 +54,19 @@ class DeltaDirectory:
         """The expert's config, tokenizer, chat template and generation config, as transformers loads them."""
         return self.root / TOKENIZER_DIR
 
+    def check_base(self, identity: str) -> None:
+        """Nothing, if the delta was made from the base of that identity.
+
+        Raises:
+            BaseMismatchError: it was made from another one.
+        """
+        made_from = self.manifest.base
+        if made_from.identity != identity:
+            raise BaseMismatchError(
+                f"expert {self.manifest.name} was made from base {made_from.name} ({_short(made_from.identity)}), "
+                f"got base {_short(identity)}; use its own base or compress it again: {self.root}"
+            )
+
     def check_companions(self) -> None:
         """Nothing, if all files but that of the tensors, which `load_expert` checks, are as they were written.
 
@@ -106,11 +119,8 @@ def load_expert(path: Path, *, base_identity: str | None, verify: bool = True) -
     """
     directory = open_delta(path, verify=False)
     manifest = directory.manifest
-    if base_identity is not None and base_identity != manifest.base.identity:
-        raise BaseMismatchError(
-            f"expert {manifest.name} was made from base {manifest.base.name} ({_short(manifest.base.identity)}), "
-            f"got base {_short(base_identity)}; use its own base or compress it again"
-        )
+    if base_identity is not None:
+        directory.check_base(base_identity)
     stored = read_header(directory.tensor_file, error=DeltaFormatError)
     arena = _read_arena(directory, verify=verify)
     tensors = {name: _view(arena, entry) for name, entry in stored.items()}
