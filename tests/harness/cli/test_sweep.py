@@ -1,12 +1,11 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from harness.cli import run_command
-from harness.prepared import DeltaSize, Prepared
+from harness.prepared import DeltaSize
 from harness.sweep.presets import PRESETS, SweepChoices, choose
-from meswitch.config import SyntheticConfig
+from tests.harness.shape_families import prepared_shapes
 
 GB = 10**9
 
@@ -16,7 +15,6 @@ def prepared(monkeypatch):
     """Mistral-7B's bytes, without the seconds that counting them takes."""
 
     def prepare(request, *, report):
-        paths = {name: Path("shape") for name in request.experts}
         size = DeltaSize(
             whole=1_904_781_312,
             linears=1_772_388_352,
@@ -25,24 +23,15 @@ def prepared(monkeypatch):
             bits_per_weight_whole=2.1,
             dense=0,
         )
-        return Prepared(
+        return prepared_shapes(
+            request.experts,
+            size=size,
             family=request.family,
-            base=Path("shape"),
-            checkpoints=paths,
-            deltas=paths,
-            router=None,
-            domains={},
-            tasks={},
             model_bytes=14_483_996_672,
-            router_bytes=0,
-            sizes=dict.fromkeys(request.experts, size),
             codec=request.codec,
             codec_name="salient",
             codec_options={},
-            weights_hash="w",
             vocabulary=32000,
-            has_text=False,
-            synthetic=SyntheticConfig(),
         )
 
     monkeypatch.setattr("harness.sweep.plan.prepare", prepare)

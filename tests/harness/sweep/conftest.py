@@ -1,7 +1,6 @@
 """Sweeps of the fake system on the fake clock."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +9,13 @@ from harness.arms import parse_arms
 from harness.clock import FakeClock
 from harness.drivers.fake import FakeDriver, FakePlan
 from harness.engines import EngineOptions
-from harness.prepared import DeltaSize, Prepared
+from harness.prepared import DeltaSize
 from harness.sweep.cells import Grid
 from harness.sweep.plan import SweepPlan
 from harness.sweep.workload import Workload
-from meswitch.config import EngineConfig, SyntheticConfig
+from meswitch.config import EngineConfig
 from meswitch.core import EngineStats
+from tests.harness.shape_families import prepared_shapes
 
 MS = 1_000_000
 SIZE = DeltaSize(whole=10, linears=6, full_model=50, bits_per_weight=2.0, bits_per_weight_whole=3.0, dense=0)
@@ -39,26 +39,7 @@ def make_plan() -> Callable[..., SweepPlan]:
         **grid: Any,
     ) -> SweepPlan:
         names = tuple(f"e{number}" for number in range(max(experts)))
-        paths = {name: Path("shape") for name in names}
-        prepared = Prepared(
-            family="made",
-            base=Path("shape"),
-            checkpoints=paths,
-            deltas=paths,
-            router=None,
-            domains={},
-            tasks={},
-            model_bytes=100,
-            router_bytes=0,
-            sizes=dict.fromkeys(names, SIZE),
-            codec="rtn:bits=2",
-            codec_name="rtn",
-            codec_options={"bits": 2},
-            weights_hash="w",
-            vocabulary=50,
-            has_text=False,
-            synthetic=SyntheticConfig(),
-        )
+        prepared = prepared_shapes(names, size=SIZE)
         return SweepPlan(
             grid=Grid(arms=parse_arms(arms), experts=tuple(experts), budgets=tuple(budgets), **grid),
             workload=workload or Workload(prompt_tokens=4, output_tokens=3, seconds=0.2, warm_up_s=0.05),

@@ -10,7 +10,6 @@ from harness.clock import FakeClock
 from harness.drivers.fake import FakeDriver, FakePlan
 from harness.engines import EngineOptions
 from harness.errors import UsageError
-from harness.prepared import DeltaSize, Prepared
 from harness.switching.build import rebuild_switching
 from harness.switching.execute import execute_switching
 from harness.switching.plan import Setting, SwitchingOptions, SwitchingPlan, plan_switching
@@ -20,6 +19,7 @@ from harness.telemetry import NullGpu, Sample
 from meswitch.config import DeviceConfig, EngineConfig, SyntheticConfig
 from meswitch.core import EngineStats, Residency
 from meswitch.errors import CapacityError
+from tests.harness.shape_families import prepared_shapes
 
 MS = 1_000_000
 EXPERTS = tuple(f"e{number}" for number in range(6))
@@ -81,26 +81,8 @@ def setting(arm: str, nbytes: int) -> Setting:
 @pytest.fixture
 def measured(tmp_path):
     def measure(memories, *, codec="rtn:bits=2", bytes_per_s=1000.0, stop=lambda record: None):
-        size = DeltaSize(whole=10, linears=6, full_model=100, bits_per_weight=2, bits_per_weight_whole=2, dense=0)
-        paths = dict.fromkeys(EXPERTS, Path("shape"))
-        prepared = Prepared(
-            family="made",
-            base=Path("shape"),
-            checkpoints=paths,
-            deltas=paths,
-            router=None,
-            domains={},
-            tasks={},
-            model_bytes=100,
-            router_bytes=0,
-            sizes=dict.fromkeys(EXPERTS, size),
-            codec=codec,
-            codec_name="rtn",
-            codec_options={},
-            weights_hash="w",
-            vocabulary=9,
-            has_text=False,
-        )
+        # weights that are not drawn: nothing is said of them
+        prepared = prepared_shapes(EXPERTS, codec=codec, codec_options={}, vocabulary=9, synthetic=None)
         settings = tuple(setting(arm, 10 if arm == "meswitch" else 100) for arm in memories)
         plan = SwitchingPlan(options=OPTIONS, prepared=prepared, experts=EXPERTS, settings=settings)
         directory = SwitchingDirectory(tmp_path / "switching")
@@ -277,27 +259,14 @@ def test_a_cpu_has_no_tiers(tmp_path):
 
 
 def test_settings_come_from_the_host_in_planes_and_as_whole_models(monkeypatch):
-    size = DeltaSize(whole=10, linears=6, full_model=100, bits_per_weight=2, bits_per_weight_whole=2, dense=0)
-
     def prepare(request, *, report):
-        paths = dict.fromkeys(request.experts, Path("shape"))
-        return Prepared(
+        return prepared_shapes(
+            request.experts,
             family=request.family,
-            base=Path("shape"),
-            checkpoints=paths,
-            deltas=paths,
-            router=None,
-            domains={},
-            tasks={},
-            model_bytes=100,
-            router_bytes=0,
-            sizes=dict.fromkeys(request.experts, size),
             codec=request.codec,
             codec_name="",
             codec_options={},
-            weights_hash="w",
             vocabulary=9,
-            has_text=False,
             synthetic=SyntheticConfig(linear=request.codec),
         )
 
