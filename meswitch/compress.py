@@ -28,6 +28,7 @@ from meswitch.format.writer import TOKENIZER_DIR, DeltaWriter
 from meswitch.names import check_name
 from meswitch.pair import Pair, open_pair
 from meswitch.parentage import check_parent, delta_and_norms, sample_norms
+from meswitch.phases import Phases
 from meswitch.plan import EXACT_LOCAL, ROWS_LOCAL, PlannedParameter, tensor_name
 
 __all__ = ["CompressConfig", "CompressProgress", "compress_expert"]
@@ -46,10 +47,16 @@ Report = Callable[[CompressProgress], None]
 Tensors = dict[str, torch.Tensor]
 
 
-def compress_expert(config: CompressConfig, *, progress: Report | None = None) -> Manifest:
+def compress_expert(
+    config: CompressConfig, *, progress: Report | None = None, phases: Phases | None = None
+) -> Manifest:
     """The manifest of the delta directory that was made at `config.output`.
 
     Interrupted and called again with the same config, it goes on where it stopped.
+
+    Args:
+        phases: where seconds are counted. `identify`, `check`, `allocate`, `calibrate`, `write` and `finish` follow one
+            another; `workers_read` and `workers_compress` are sums over threads that work meanwhile.
 
     Raises:
         CheckpointError: base or expert cannot be used, or the expert does not descend from the base.
@@ -58,23 +65,26 @@ def compress_expert(config: CompressConfig, *, progress: Report | None = None) -
         ExpertNameError: the name is not allowed, or the output exists.
         StorageError: the disk refuses; nothing is left behind then.
     """
-    report = progress or (lambda _: None)
+    report, phases = progress or (lambda _: None), phases or Phases()
     check_name(config.name)
     codecs = _parse_codecs(config)
     device = torch_device(config.device)
     _check_output(config)
-    pair = _open_and_identify(config, report)
+    with phases.of("identify"):
+        pair = _open_and_identify(config, report)
     plan = pair.plan(codecs)
-    if not config.force:
-        check_parent(pair, sample_norms(pair, plan))
-    allocation = _allocate(config, pair, plan, device, report)
+    with phases.of("check"):
+        if not config.force:
+            check_parent(pair, sample_norms(pair, plan))
+    with phases.of("allocate"):
+        allocation = _allocate(config, pair, plan, device, report)
     if allocation is not None:
         plan = pair.plan(codecs, allocation.codecs)
     calibration = _open_calibration(config, pair, plan, device)
     with staged(config.output, resumable=True) as root:
         # another process may have made one there since
         _check_output(config)
-        return _write(config, pair, plan, codecs, allocation, calibration, root, report)
+        return _write(config, pair, plan, codecs, allocation, calibration, root, report, phases)
 
 
 def _open_and_identify(config: CompressConfig, report: Report) -> Pair:
@@ -100,6 +110,7 @@ def _write(
     calibration: CalibrationStream | None,
     root: Path,
     report: Report,
+    phases: Phases,
 ) -> Manifest:
     record = None if calibration is None else calibration.record
     key = _resume_key(pair, plan, calibration, config.device)
@@ -108,10 +119,11 @@ def _write(
     try:
         norms = writer.start()
         missing = [parameter for parameter in plan if parameter.name not in norms]
-        for number, (parameter, tensors, facts) in enumerate(_compressed(pair, missing, calibration, device)):
+        for number, (parameter, tensors, facts) in enumerate(_compressed(pair, missing, calibration, device, phases)):
             report(CompressProgress(parameter.name, len(plan) - len(missing) + number, len(plan)))
             norms[parameter.name] = facts
-            writer.write(parameter.name, tensors, facts)
+            with phases.of("write"):
+                writer.write(parameter.name, tensors, facts)
         if not config.force:
             check_parent(pair, (norms[p.name] for p in plan if p.kind is ParameterKind.LINEAR))
         tokenizer = _copy_companions(pair.expert, root / TOKENIZER_DIR)
@@ -126,7 +138,8 @@ def _write(
             tokenizer_files=tokenizer,
             allocation=_allocation_record(config, allocation),
         )
-        return writer.finish(manifest)
+        with phases.of("finish"):
+            return writer.finish(manifest)
     finally:
         writer.close()
 
@@ -214,7 +227,11 @@ def _resume_key(
 
 
 def _compressed(
-    pair: Pair, parameters: Sequence[PlannedParameter], calibration: CalibrationStream | None, device: torch.device
+    pair: Pair,
+    parameters: Sequence[PlannedParameter],
+    calibration: CalibrationStream | None,
+    device: torch.device,
+    phases: Phases,
 ) -> Iterator[tuple[PlannedParameter, Tensors, dict[str, float]]]:
     """Each parameter with what `_compress_parameter` makes of it, in order, several at a time.
 
@@ -226,27 +243,30 @@ def _compressed(
         def known() -> Iterator[tuple[tuple[PlannedParameter, InputStatistics | None], int]]:
             for parameter in parameters:
                 # layers are read by all threads: their products are large
-                with torch_threads(threads):
+                with torch_threads(threads), phases.of("calibrate"):
                     statistics = None if calibration is None else calibration.of(parameter.name)
                 yield (parameter, statistics), prod(parameter.spec.shape)
 
         # beside a GPU the second worker reads while the first one waits
         workers = threads if device.type == "cpu" else 2
-        work = partial(_compress_parameter, pair, device)
+        work = partial(_compress_parameter, pair, device, phases)
         for (parameter, _), (tensors, norms) in work_ahead(known(), work, limit=largest, workers=workers):
             yield parameter, tensors, norms
 
 
 def _compress_parameter(
-    pair: Pair, device: torch.device, item: tuple[PlannedParameter, InputStatistics | None]
+    pair: Pair, device: torch.device, phases: Phases, item: tuple[PlannedParameter, InputStatistics | None]
 ) -> tuple[Tensors, dict[str, float]]:
     """The tensors to store, and the squared norms of delta and base where there is a delta."""
     parameter, statistics = item
     name, codec = parameter.name, parameter.codec
     if codec is None or parameter.base_name is None:
-        return {tensor_name(name, EXACT_LOCAL): pair.expert.values(name)}, {}
-    delta, norms = delta_and_norms(pair, parameter, device=device)
-    compressed = compress_delta(codec, delta, statistics)
+        with phases.of("workers_read"):
+            return {tensor_name(name, EXACT_LOCAL): pair.expert.values(name)}, {}
+    with phases.of("workers_read"):
+        delta, norms = delta_and_norms(pair, parameter, device=device)
+    with phases.of("workers_compress"):
+        compressed = compress_delta(codec, delta, statistics)
     del delta
     tensors = {tensor_name(name, local): tensor for local, tensor in compressed.tensors.items()}
     if parameter.added_rows:

@@ -24,6 +24,9 @@ def compression(
     tokens: Annotated[int, typer.Option(help="Of each text.")] = 0,
     seed: Annotated[int, typer.Option(help="Of weights and texts; 0 is a seed.")] = 0,
     scratch: Annotated[Path | None, typer.Option(help="Where checkpoints are written and removed.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds after which a compression is killed; writing its models is apart.")
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--table", help="Keep the rows there; those that it already has are not measured again."),
@@ -45,5 +48,6 @@ def compression(
         tokens=tokens,
         seed=seed,
         scratch=scratch,
+        time_limit_s=time_limit,
     )
     measure_compression(options, json_file, typer.echo)

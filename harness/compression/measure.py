@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +19,14 @@ from harness.compression.watch import Watched, watch
 from harness.errors import UsageError
 from harness.flat_table import FlatRow, FlatTable
 from harness.provenance import collect_provenance
+from harness.sizes import format_bytes
 from harness.telemetry import open_gpu
 from meswitch.families import load_shape_family
 
 __all__ = ["COLUMNS", "KEY", "CompressionOptions", "measure_compression", "projection"]
 
 GIB = 2**30
+TIMES_FILE = "times.json"
 COLUMNS = (
     "family",
     "layers",
@@ -55,6 +58,7 @@ class CompressionOptions:
         texts, tokens: calibration texts and the tokens of each; none without calibration.
         threads: that torch may use.
         scratch: where checkpoints are written and removed; the system's place if absent.
+        time_limit_s: after which a compression is killed.
     """
 
     family: str
@@ -68,6 +72,7 @@ class CompressionOptions:
     tokens: int = 0
     seed: int = 0
     scratch: Path | None = None
+    time_limit_s: float | None = None
 
     def __post_init__(self) -> None:
         if not self.layers or min(self.layers) < 1 or len(set(self.layers)) < len(self.layers):
@@ -128,19 +133,23 @@ def measured(
     """The row of one depth, and its raw record."""
     root = Path(tempfile.mkdtemp(prefix="harness-compression-", dir=options.scratch))
     try:
-        say(f"{layers} layers: writing base and expert")
-        pair = write_pair(root, load_shape_family(options.family).config_dir, layers=layers, seed=options.seed)
-        command = compress_command(options, pair, root)
-        say(f"{layers} layers: compressing")
-        found = watch(command, environment(options, root))
-        manifest = json.loads(found.output)
+        say(f"{layers} layers: drawing and writing base and expert")
+        started, config_dir = time.monotonic(), load_shape_family(options.family).config_dir
+        pair = write_pair(root, config_dir, layers=layers, seed=options.seed, device=options.device)
+        written_s = time.monotonic() - started
+        say(f"{layers} layers: 2 × {format_bytes(pair.model_bytes)} written in {written_s:.1f} s; compressing")
+        found = watch(compress_command(options, pair, root), environment(options, root), limit_s=options.time_limit_s)
+        manifest, phases = json.loads(found.output), json.loads((root / TIMES_FILE).read_text())
         counts = manifest["nbytes"]
+        say(f"{layers} layers: {phases_sentence(found.seconds, phases)}")
     finally:
         shutil.rmtree(root)
     row = row_of(options, layers, pair, found, counts["whole"])
     raw = {
         "options": {**asdict(options), "scratch": None},
+        "written_seconds": round(written_s, 2),
         "watched": {**asdict(found), "output": None},
+        "phases": phases,
         "nbytes": counts,
         "bits_per_weight": manifest["bits_per_weight"],
         "load_average": os.getloadavg(),
@@ -157,7 +166,7 @@ def compress_command(options: CompressionOptions, pair: SyntheticPair, root: Pat
     if options.texts:
         write_texts(root / "texts.txt", texts=options.texts, tokens=options.tokens, seed=options.seed)
         command += ["--calibration", str(root / "texts.txt")]
-    return [*command, "--device", options.device]
+    return [*command, "--device", options.device, "--times", str(root / TIMES_FILE)]
 
 
 def environment(options: CompressionOptions, root: Path) -> Mapping[str, str]:
@@ -227,6 +236,17 @@ def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
         raise ValueError(f"a line needs two different depths, got {x[0]:g} only")
     slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread
     return mean_y - slope * mean_x, slope
+
+
+def phases_sentence(seconds: float, phases: Mapping[str, float]) -> str:
+    """Where a compression's seconds went, for a person; what stands in no phase is starting Python, and waiting."""
+    apart = ("total", "workers_read", "workers_compress")
+    turns = ", ".join(f"{name} {taken:.1f}" for name, taken in phases.items() if name not in apart)
+    read, compress = (phases.get(name, 0.0) for name in apart[1:])
+    return (
+        f"{seconds:.1f} s, {seconds - phases['identify']:.1f} s after the first reading of the disk; in turn: start "
+        f"{seconds - phases['total']:.1f}, {turns}; threads meanwhile: read {read:.1f}, compress {compress:.1f}"
+    )
 
 
 def sentence(row: FlatRow) -> str:

@@ -5,11 +5,14 @@ Weights are normal, and so is the difference, at 2 % of their size; both are kep
 
 import json
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from harness.errors import UsageError
+from harness.sizes import format_bytes
 from meswitch.architecture import describe, read_config
 from meswitch.checkpoint import CONFIG_FILE, SINGLE_FILE
 from meswitch.codecs.base import TensorSpec
@@ -36,11 +39,15 @@ class SyntheticPair:
     model_bytes: int
 
 
-def write_pair(root: Path, config_dir: Path, *, layers: int, seed: int) -> SyntheticPair:
-    """Base and expert below `root`, of the config in `config_dir` with `layers` layers; the same seed, the same bytes.
+def write_pair(root: Path, config_dir: Path, *, layers: int, seed: int, device: str = "cpu") -> SyntheticPair:
+    """Base and expert below `root`, of the config in `config_dir` with `layers` layers.
+
+    One parameter of each is held at a time. The same seed gives the same bytes on the same kind of `device`, where
+    weights are drawn.
 
     Raises:
         UnsupportedModelError: no checkpoint of that config can be compressed.
+        UsageError: the disk has no room for both and a delta of at most the size of one.
     """
     content = {**json.loads((config_dir / CONFIG_FILE).read_text()), "num_hidden_layers": layers}
     content.pop("layer_types", None)
@@ -48,13 +55,16 @@ def write_pair(root: Path, config_dir: Path, *, layers: int, seed: int) -> Synth
         (root / name).mkdir(parents=True)
         (root / name / CONFIG_FILE).write_text(json.dumps(content, indent=2))
         write_tokenizer(root / name, rows=content["vocab_size"])
-    config = read_config(root / "base")
-    tied = bool(getattr(config, "tie_word_embeddings", False))
-    architecture = describe(config)
-    shapes = {p.name: p.shape for p in architecture.parameters if not (tied and p.name == architecture.head)}
-    specs = {name: TensorSpec(shape, torch.bfloat16) for name, shape in sorted(shapes.items())}
+    specs = specs_of(root / "base")
+    sizes = [spec.nbytes for spec in specs.values()]
+    needed, free = 3 * sum(sizes), shutil.disk_usage(root).free
+    if needed > free:
+        raise UsageError(
+            f"base, expert and delta need {format_bytes(needed)}, and {root} has {format_bytes(free)} free; "
+            "take fewer --layers, or another --scratch"
+        )
     writers = [TensorFileWriter(root / name / SINGLE_FILE, specs) for name in ("base", "expert")]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     for writer in writers:
         writer.start()
     for name, spec in specs.items():
@@ -62,19 +72,27 @@ def write_pair(root: Path, config_dir: Path, *, layers: int, seed: int) -> Synth
             writer.write(name, tensor)
     for writer in writers:
         writer.finish()
-    sizes = [spec.nbytes for spec in specs.values()]
     return SyntheticPair(
         base=root / "base", expert=root / "expert", largest_tensor_bytes=max(sizes), model_bytes=sum(sizes)
     )
 
 
+def specs_of(root: Path) -> dict[str, TensorSpec]:
+    """The tensors of a checkpoint with the config in `root`, sorted by name."""
+    config = read_config(root)
+    tied = bool(getattr(config, "tie_word_embeddings", False))
+    architecture = describe(config)
+    shapes = {p.name: p.shape for p in architecture.parameters if not (tied and p.name == architecture.head)}
+    return {name: TensorSpec(shape, torch.bfloat16) for name, shape in sorted(shapes.items())}
+
+
 def drawn(spec: TensorSpec, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """A parameter of the base and of the expert; norms are near 1."""
-    base = torch.randn(spec.shape, generator=generator).mul_(WEIGHT)
+    """A parameter of the base and of the expert, on the CPU; norms are near 1."""
+    base = torch.randn(spec.shape, generator=generator, device=generator.device).mul_(WEIGHT)
     if len(spec.shape) == 1:
         base += 1
-    expert = base + torch.randn(spec.shape, generator=generator).mul_(DELTA)
-    return base.to(spec.dtype), expert.to(spec.dtype)
+    expert = base + torch.randn(spec.shape, generator=generator, device=generator.device).mul_(DELTA)
+    return base.to(spec.dtype).cpu(), expert.to(spec.dtype).cpu()
 
 
 def write_tokenizer(root: Path, *, rows: int) -> None:

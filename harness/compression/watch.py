@@ -40,12 +40,12 @@ class Watched:
     output: str
 
 
-def watch(command: Sequence[str], env: Mapping[str, str]) -> Watched:
+def watch(command: Sequence[str], env: Mapping[str, str], *, limit_s: float | None = None) -> Watched:
     """Run `command` to its end.
 
     Raises:
         UsageError: this system does not tell anonymous memory.
-        HarnessError: the command failed; with its last line on stderr.
+        HarnessError: the command failed, with its last line on stderr; or it took more than `limit_s` and was killed.
     """
     if read_anonymous(Path("/proc/self/status")) is None:
         raise UsageError("anonymous memory is read from /proc/PID/status, which this system does not have; use Linux")
@@ -60,6 +60,8 @@ def watch(command: Sequence[str], env: Mapping[str, str]) -> Watched:
                     break
                 found = read_anonymous(Path(f"/proc/{process.pid}/status"))
                 peak, samples = max(peak, found or 0), samples + 1
+                if limit_s is not None and time.monotonic() - started > limit_s:
+                    raise HarnessError(f"the command was killed after the {limit_s:g} s that --time-limit allows")
                 time.sleep(PERIOD_S)
         except BaseException:
             process.kill()

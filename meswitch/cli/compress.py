@@ -1,5 +1,6 @@
 """`meswitch compress`."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,13 +45,17 @@ def compress(
     device: Annotated[str, typer.Option(help="cpu or cuda: where texts are read and deltas compressed.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Even if the expert looks unrelated to the base.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an expert of the same name.")] = False,
+    times: Annotated[Path | None, typer.Option(help="File to make: the seconds of each phase, as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest without its parameters.")] = False,
 ) -> None:
     """Compress a fine-tune of a base into a delta directory. Run it again to go on after an interruption."""
     from meswitch.cli.console import progress_bar
     from meswitch.compress import compress_expert
     from meswitch.library import place_for
+    from meswitch.phases import Phases
 
+    if times is not None and not times.resolve().parent.is_dir():
+        raise typer.BadParameter(f"--times must name a file in a directory that exists, got {times}")
     called = name or expert.resolve().name
     config = CompressConfig(
         base=base,
@@ -67,8 +72,11 @@ def compress(
         force=force,
         replace=replace,
     )
-    with progress_bar(f"compressing {called}") as move:
-        manifest = compress_expert(config, progress=lambda p: move(p.stage, p.done, p.total))
+    phases = Phases()
+    with progress_bar(f"compressing {called}") as move, phases.of("total"):
+        manifest = compress_expert(config, progress=lambda p: move(p.stage, p.done, p.total), phases=phases)
+    if times is not None:
+        times.write_text(json.dumps({name: round(seconds, 3) for name, seconds in phases.seconds.items()}) + "\n")
     _print_result(manifest, config.output, as_json=as_json)
 
 
