@@ -130,7 +130,7 @@ def codec_bytes(codec: Codec, parameter: PlannedParameter) -> int:
 def weighted_error(delta: torch.Tensor, described: torch.Tensor, input_square_sum: torch.Tensor | None) -> float:
     """`Σ_k w_k · ‖D_k − D̂_k‖²` of `[N, K]` matrices, with `w_k` the squares `[K]` or 1."""
     columns = torch.zeros(delta.shape[1], dtype=torch.float64, device=delta.device)
-    for rows in row_chunks(*delta.shape):
+    for rows in row_chunks(*delta.shape, delta.device):
         columns += (delta[rows] - described[rows]).to(torch.float64).square_().sum(dim=0)
     if input_square_sum is not None:
         columns *= input_square_sum.to(columns)

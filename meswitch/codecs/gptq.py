@@ -85,12 +85,12 @@ class Gptq:
         N, K = delta.shape
         tensors = {name: spec.empty(delta.device) for name, spec in self.layout(N, K).items()}
         levels = torch.empty_like(delta, memory_format=torch.contiguous_format)
-        for rows in row_chunks(N, K):
+        for rows in row_chunks(N, K, delta.device):
             levels[rows], tensors["step"][rows] = quantise_rows(delta[rows], bits=self.bits, rule="mse")
         if input_second_moment is not None and not delta.is_meta:
             moment = checked_second_moment(input_second_moment, K).to(delta.device)
             levels = _round_with_feedback(delta, tensors["step"], _feedback(moment, self.damp), self.bits)
-        for rows in row_chunks(N, K):
+        for rows in row_chunks(N, K, delta.device):
             tensors["codes"][rows] = pack(codes_of(levels[rows], self.bits), self.bits)
             if self.step == "unbiased":
                 tensors["step"][rows] = fitted_steps(delta[rows], levels[rows], rule="unbiased")

@@ -65,7 +65,7 @@ class Nested:
         delta = checked_delta(delta)
         N, K = delta.shape
         tensors = {name: spec.empty(delta.device) for name, spec in self.layout(N, K).items()}
-        for rows in row_chunks(N, K):
+        for rows in row_chunks(N, K, delta.device):
             levels, tensors["step"][rows] = quantise_rows(delta[rows], bits=2, rule=self.step)
             codes = codes_of(levels, 2)
             signs = codes >> 1

@@ -57,7 +57,7 @@ class Rtn:
         delta = checked_delta(delta)
         N, K = delta.shape
         tensors = {name: spec.empty(delta.device) for name, spec in self.layout(N, K).items()}
-        for rows in row_chunks(N, K):
+        for rows in row_chunks(N, K, delta.device):
             levels, tensors["step"][rows] = quantise_rows(delta[rows], bits=self.bits, rule=self.step)
             tensors["codes"][rows] = pack(codes_of(levels, self.bits), self.bits)
         return CompressedDelta(codec=self.name, options=self.options, shape=(N, K), tensors=tensors)

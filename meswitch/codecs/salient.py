@@ -102,7 +102,7 @@ class Salient:
             seed=self.seed,
         )
         tensors["salient"].copy_(salient)
-        for rows in row_chunks(N, K):
+        for rows in row_chunks(N, K, delta.device):
             levels, step = self._quantise(delta[rows], salient, rest)
             remainder = delta[rows][:, salient] - step.unsqueeze(1) * levels[:, salient]
             tensors["codes"][rows] = pack(codes_of(levels, self.bits), self.bits)

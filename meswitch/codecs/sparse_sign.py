@@ -116,7 +116,7 @@ class SparseSign:
             seed=self.seed,
         )
         tensors["salient"].copy_(salient)
-        for rows in row_chunks(N, K):
+        for rows in row_chunks(N, K, delta.device):
             codes, levels, step = self._quantise(delta[rows], salient, weights, self.step)
             remainder = delta[rows][:, salient] - step.unsqueeze(1) * levels[:, salient]
             for plane, packed in enumerate(codes):

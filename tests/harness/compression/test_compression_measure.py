@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from harness.cli import run_command
-from harness.compression.measure import CompressionOptions, line, projection
+from harness.compression.measure import CompressionOptions, line, phases_sentence, projection
 from harness.compression.synthetic import write_pair
 from harness.compression.watch import read_anonymous, watch
 from harness.errors import HarnessError, UsageError
@@ -83,6 +84,32 @@ def test_a_process_that_fails_is_reported_with_its_last_line() -> None:
         watch([sys.executable, "-c", "import sys; print('bad', file=sys.stderr); sys.exit(3)"], os.environ)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by Linux")
+def test_a_process_is_killed_after_its_time() -> None:
+    with pytest.raises(HarnessError, match=r"killed after the 0.2 s that --time-limit allows"):
+        watch([sys.executable, "-c", "while True: pass"], os.environ, limit_s=0.2)
+
+
+def test_models_without_room_on_the_disk_are_refused_before_they_are_written(
+    shape: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1024, 1024))
+    with pytest.raises(UsageError, match=r"base, expert and delta need .* has 1\.0 KiB free; take fewer --layers"):
+        write_pair(tmp_path / "pair", shape, layers=3, seed=1)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_compression_says_where_its_seconds_went() -> None:
+    phases = {"identify": 4.0, "check": 1.0, "workers_read": 2.0, "workers_compress": 6.5, "write": 0.5, "total": 12.0}
+    said = phases_sentence(15.0, phases)
+    # 15 less 4 of reading; 15 less 12 before anything began
+    assert said == (
+        "15.0 s, 11.0 s after the first reading of the disk; in turn: start 3.0, identify 4.0, check 1.0, write 0.5; "
+        "threads meanwhile: read 2.0, compress 6.5"
+    )
+
+
 def test_a_synthetic_expert_is_a_checkpoint_near_its_base(shape: Path, tmp_path: Path) -> None:
     pair = write_pair(tmp_path / "pair", shape, layers=3, seed=1)
     base, expert = Checkpoint(pair.base), Checkpoint(pair.expert)
@@ -125,6 +152,8 @@ def test_two_depths_are_measured_and_a_third_projected(shape: Path, tmp_path: Pa
     assert all(row["peak_anonymous_bytes"] > 50 << 20 for row in rows[:2])
     assert all(row["peak_anonymous_bytes"] < row["limit_bytes"] for row in rows[:2])
     raw = [json.loads(text) for text in (tmp_path / "rows.raw.jsonl").read_text().splitlines()]
+    assert set(raw[0]["phases"]) >= {"identify", "check", "calibrate", "workers_compress", "write", "finish", "total"}
+    assert 0 < raw[0]["phases"]["total"] < raw[0]["watched"]["seconds"]
     assert raw[0]["nbytes"]["whole"] == rows[0]["expert_bytes"]
     assert raw[2]["projected_from"] == [1, 3]
     # nothing is measured twice

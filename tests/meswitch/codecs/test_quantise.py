@@ -193,3 +193,8 @@ def test_pieces_of_rows_are_quantised_as_the_whole(bits):
         pieces = [quantise_rows(part, bits=bits, rule="unbiased") for part in delta.split(size)]
         assert torch.equal(whole[0], torch.cat([levels for levels, _ in pieces]))
         assert torch.equal(whole[1], torch.cat([steps for _, steps in pieces]))
+
+
+def test_a_gpu_takes_longer_pieces() -> None:
+    # 2²³ elements instead of 2²⁰; other devices are treated as the CPU is
+    assert [len(list(row_chunks(4096, 4096, torch.device(name)))) for name in ("cpu", "cuda", "meta")] == [16, 2, 16]
