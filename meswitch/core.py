@@ -189,6 +189,7 @@ class EngineStats:
             CPU.
         first_plane_tokens: output tokens computed before their expert's second bit plane was in place.
         is_reference: whether a GPU was asked for, but the CPU's plain PyTorch serves: no result of it is a benchmark.
+        startup_s: seconds that building it took, by phase.
     """
 
     weight_bytes: Mapping[str, int]
@@ -203,6 +204,7 @@ class EngineStats:
     tiers: Mapping[str, int] = field(default_factory=dict)
     first_plane_tokens: int = 0
     is_reference: bool = False
+    startup_s: Mapping[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):

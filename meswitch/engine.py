@@ -6,7 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meswitch.architecture import Architecture, describe, read_config
 from meswitch.batch import Batch, RunningBatch
@@ -22,6 +22,7 @@ from meswitch.format import load_expert, open_delta
 from meswitch.identity import base_identity
 from meswitch.model import SwitchModel
 from meswitch.names import check_name
+from meswitch.phases import Phases
 from meswitch.pool import DeltaPool, Pool, WholePool
 from meswitch.router.base import Router
 from meswitch.router.tag import TagRouter
@@ -30,17 +31,26 @@ from meswitch.switch_engine import SwitchEngine
 from meswitch.weights import WholeModel, read_whole_model, whole_model_bytes
 from meswitch_kernels.errors import UnsupportedShapeError
 
+if TYPE_CHECKING:
+    from meswitch.cuda.kept_images import KeptImages
+
 __all__ = ["build_engine"]
 
 
-def build_engine(config: EngineConfig) -> Engine:
+def build_engine(config: EngineConfig, *, kept: "KeptImages | None" = None, phases: Phases | None = None) -> Engine:
     """An idle engine that serves the experts of `config`, and its base under the name `base`.
+
+    Args:
+        config: what to serve, and with what.
+        kept: a GPU's host images that outlive this engine, for the next one of this process.
+        phases: where the seconds are counted that this takes.
 
     Raises:
         CheckpointError, DeltaError, ExpertError: an input is missing, damaged or does not belong to the base.
         CapacityError: the memory budget holds less than what one request needs.
     """
     _check_names(config)
+    phases = phases or Phases()
     # in the experts' own spelling, whatever the letters' case
     config = replace(config, store=_resolve_pinned(config))
     base_config = read_config(config.base)
@@ -50,8 +60,20 @@ def build_engine(config: EngineConfig) -> Engine:
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="meswitch-load")
     try:
         # first what may be refused, then what takes gigabytes
-        profiles = _read_profiles(config)
-        parts = _build_parts(config, architecture, base_config, limits, executor, router.nbytes if router else 0)
+        with phases.of("profiles"):
+            profiles = _read_profiles(config)
+        parts = _build_parts(
+            _Inputs(
+                config=config,
+                architecture=architecture,
+                base_config=base_config,
+                limits=limits,
+                executor=executor,
+                router_bytes=router.nbytes if router else 0,
+                kept=kept,
+                phases=phases,
+            )
+        )
     except BaseException:
         executor.shutdown(cancel_futures=True)
         raise
@@ -70,6 +92,7 @@ def build_engine(config: EngineConfig) -> Engine:
         kv_bytes=parts.kv_bytes,
         memory_plan=parts.memory_plan,
         is_reference=parts.is_reference,
+        startup_s=phases.seconds,
         on_close=close,
     )
 
@@ -86,56 +109,59 @@ class _Parts:
     is_reference: bool = False
 
 
-def _build_parts(
-    config: EngineConfig,
-    architecture: Architecture,
-    base_config: Any,
-    limits: SchedulerConfig,
-    executor: Executor,
-    router_bytes: int,
-) -> _Parts:
-    arguments = (config, architecture, base_config, limits, executor, router_bytes)
-    if config.device.kind == "cpu":
-        return _cpu_parts(*arguments)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """What the parts are made from."""
+
+    config: EngineConfig
+    architecture: Architecture
+    base_config: Any
+    limits: SchedulerConfig
+    executor: Executor
+    router_bytes: int
+    kept: "KeptImages | None"
+    phases: Phases
+
+
+def _build_parts(inputs: _Inputs) -> _Parts:
+    device = inputs.config.device
+    if device.kind == "cpu":
+        return _cpu_parts(inputs)
     try:
-        return _cuda_parts(*arguments)
+        return _cuda_parts(inputs)
     except (UnsupportedModelError, UnsupportedShapeError) as error:
-        if config.device.allow_reference and config.synthetic is None:
+        if device.allow_reference and inputs.config.synthetic is None:
             # asked for: plain PyTorch on the CPU computes what no kernel covers, and the statistics say so
-            return replace(_cpu_parts(*arguments), is_reference=True)
+            return replace(_cpu_parts(inputs), is_reference=True)
         raise UnsupportedModelError(f"{error} (--allow-reference serves it on the CPU, slowly)") from error
 
 
-def _cpu_parts(
-    config: EngineConfig,
-    architecture: Architecture,
-    base_config: Any,
-    limits: SchedulerConfig,
-    executor: Executor,
-    router_bytes: int,
-) -> _Parts:
-    build_pool = _delta_pool if config.weights == "delta" else _whole_pool
-    pool = build_pool(config, architecture, base_config, executor, router_bytes)
-    model = SwitchModel(base_config)
-    cache = model.new_cache(slots=limits.max_rows, tokens=limits.max_context_tokens)
-    # the model's initial values were garbage; nothing may count them as memory of ours
-    gc.collect()
+def _cpu_parts(inputs: _Inputs) -> _Parts:
+    limits = inputs.limits
+    with inputs.phases.of("weights"):
+        pool = (_delta_pool if inputs.config.weights == "delta" else _whole_pool)(inputs)
+        model = SwitchModel(inputs.base_config)
+        cache = model.new_cache(slots=limits.max_rows, tokens=limits.max_context_tokens)
+        # the model's initial values were garbage; nothing may count them as memory of ours
+        gc.collect()
     batch = Batch(model, cache, max_rows=limits.max_rows)
     return _Parts(pool=pool, batch=batch, kv_bytes=cache.nbytes, memory_plan={}, close=lambda: None)
 
 
-def _cuda_parts(
-    config: EngineConfig,
-    architecture: Architecture,
-    base_config: Any,
-    limits: SchedulerConfig,
-    executor: Executor,
-    _router_bytes: int,
-) -> _Parts:
-    # only here: the CPU path needs no Triton. The router computes on the CPU, outside this budget
-    from meswitch.cuda.engine_parts import build_parts
+def _cuda_parts(inputs: _Inputs) -> _Parts:
+    with inputs.phases.of("imports"):
+        # only here: the CPU path needs no Triton. The router computes on the CPU, outside this budget
+        from meswitch.cuda.engine_parts import build_parts
 
-    parts = build_parts(config, base_config, limits=limits, executor=executor, architecture=architecture)
+    parts = build_parts(
+        inputs.config,
+        inputs.base_config,
+        limits=inputs.limits,
+        executor=inputs.executor,
+        architecture=inputs.architecture,
+        kept=inputs.kept,
+        phases=inputs.phases,
+    )
     return _Parts(
         pool=parts.pool,
         batch=parts.batch,
@@ -190,12 +216,11 @@ def _companions(path: Path) -> Path:
     return directory.tokenizer_dir
 
 
-def _delta_pool(
-    config: EngineConfig, architecture: Architecture, base_config: Any, executor: Executor, router_bytes: int
-) -> Pool:
+def _delta_pool(inputs: _Inputs) -> Pool:
+    config, architecture, router_bytes = inputs.config, inputs.architecture, inputs.router_bytes
     identity = base_identity(config.base)
     sources = {name: _delta_source(path, identity) for name, path in config.experts.items()}
-    tied = is_tied(Checkpoint(config.base), base_config, architecture)
+    tied = is_tied(Checkpoint(config.base), inputs.base_config, architecture)
     base_bytes = whole_model_bytes(config.base, architecture=architecture, tied=tied)
     left = config.memory_budget_bytes - base_bytes - router_bytes
     largest = max(sources, key=lambda name: sources[name].nbytes, default=None)
@@ -208,7 +233,7 @@ def _delta_pool(
         )
     base = read_whole_model(config.base, architecture=architecture, tied=tied)
     return DeltaPool(
-        base, sources, architecture=architecture, capacity_bytes=left, executor=executor, config=config.store
+        base, sources, architecture=architecture, capacity_bytes=left, executor=inputs.executor, config=config.store
     )
 
 
@@ -223,11 +248,10 @@ def _delta_source(path: Path, identity: str) -> Source[ExpertDelta]:
     )
 
 
-def _whole_pool(
-    config: EngineConfig, architecture: Architecture, base_config: Any, executor: Executor, router_bytes: int
-) -> Pool:
+def _whole_pool(inputs: _Inputs) -> Pool:
+    config, router_bytes = inputs.config, inputs.router_bytes
     sources = {
-        name: _whole_source(path, architecture, base_config)
+        name: _whole_source(path, inputs.architecture, inputs.base_config)
         for name, path in {BASE: config.base, **config.experts}.items()
     }
     left = config.memory_budget_bytes - router_bytes
@@ -238,7 +262,7 @@ def _whole_pool(
             f"memory_budget_bytes must hold router {router_bytes} + whole model {largest} {needed} = "
             f"{router_bytes + needed} bytes, got {config.memory_budget_bytes}; raise the budget"
         )
-    return WholePool(sources, capacity_bytes=left, executor=executor, config=config.store)
+    return WholePool(sources, capacity_bytes=left, executor=inputs.executor, config=config.store)
 
 
 def _whole_source(path: Path, architecture: Architecture, base_config: Any) -> Source[WholeModel]:

@@ -1,28 +1,44 @@
-"""An engine in a process of its own, so that it shares no interpreter lock with whoever sends the requests."""
+"""An engine in a process of its own, so that it shares no interpreter lock with whoever sends the requests.
+
+The process can outlive its engine: the next one finds Python's modules imported, the device's context made, and the
+host images of random experts drawn and pinned.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meswitch import errors
 from meswitch.config import EngineConfig
 from meswitch.core import Engine, EngineStats, Event, GenerationRequest
 from meswitch.errors import EngineError, MeswitchError
+from meswitch.phases import Phases
+
+if TYPE_CHECKING:
+    from meswitch.cuda.kept_images import KeptImages
 
 __all__ = ["EngineProcess"]
 
 LOAD_POLL_S = 0.0005
 """How often the engine looks for an expert that is being loaded, when it can do nothing else."""
 
+POLL_S = 0.05
+
+START_TIMEOUT_S = 600.0
+
 CLOSE_TIMEOUT_S = 10.0
+
+UNLOAD_TIMEOUT_S = 60.0
 
 
 class EngineProcess:
@@ -37,7 +53,7 @@ class EngineProcess:
         EngineError: the process died, or did not start in time.
     """
 
-    def __init__(self, config: EngineConfig, *, start_timeout_s: float = 600.0) -> None:
+    def __init__(self, config: EngineConfig, *, start_timeout_s: float = START_TIMEOUT_S) -> None:
         context = multiprocessing.get_context("spawn")
         self._requests, requests = context.Pipe()
         self._control, control = context.Pipe()
@@ -102,6 +118,49 @@ class EngineProcess:
         assert isinstance(answer, EngineStats)
         return answer
 
+    def unload(self) -> int:
+        """End the engine, but not the process: `load` builds another in it. Events that were not polled are lost.
+
+        Returns:
+            Bytes of the device that could not be given back; 0 where none was used.
+
+        Raises:
+            EngineError: the process died, or did not answer in time.
+        """
+        with self._control_lock:
+            try:
+                self._control.send("unload")
+                give_up_s = time.monotonic() + UNLOAD_TIMEOUT_S
+                while not self._control.poll(POLL_S):
+                    # events that nobody reads would hold it up
+                    self.poll(0)
+                    if time.monotonic() >= give_up_s:
+                        raise EngineError(f"the engine must end within {UNLOAD_TIMEOUT_S:g} s, it did not")
+                answer = self._control.recv()
+                self.poll(0)
+            except (EOFError, OSError) as cause:
+                raise self._death() from cause
+        if not isinstance(answer, int):
+            raise _as_error(*answer)
+        return answer
+
+    def load(self, config: EngineConfig, *, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Build an engine of `config`, after `unload`. If that fails, the process is over.
+
+        Raises:
+            MeswitchError: as the constructor.
+        """
+        with self._control_lock:
+            try:
+                self._control.send(config)
+            except OSError as cause:
+                raise self._death() from cause
+            try:
+                self._await_start(timeout_s)
+            except BaseException:
+                self.close()
+                raise
+
     def close(self) -> None:
         """Stop the process and wait for it. Idempotent; events that were not polled are lost."""
         if self._closed:
@@ -164,45 +223,92 @@ class _Outbox:
         if events:
             self._events.put(events)
 
+    def close(self) -> None:
+        """Send what was put, and end the thread."""
+        self._events.put(None)
+        self._thread.join()
+
     def _run(self) -> None:
-        while (events := self._events.get()) is not None:
+        events = self._events.get()
+        while events is not None:
             batch = list(events)
             with contextlib.suppress(queue.Empty):
-                while (more := self._events.get_nowait()) is not None:
-                    batch.extend(more)
+                # what ends the thread may come behind events that are still to be sent
+                while (events := self._events.get_nowait()) is not None:
+                    batch.extend(events)
             try:
                 self._connection.send(batch)
             except OSError:
                 return
+            if events is not None:
+                events = self._events.get()
 
 
 def _serve(config: EngineConfig, requests: Connection[Any, Any], control: Connection[Any, Any]) -> None:
     # a Ctrl-C in a terminal reaches all its processes; the parent decides when this one ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        import torch
-        from transformers.utils import logging
+    kept: KeptImages | None = None
+    while True:
+        if config.device.kind == "cuda" and kept is None:
+            from meswitch.cuda.kept_images import KeptImages
 
-        from meswitch.engine import build_engine
+            kept = KeptImages()
+        if not _serve_one(config, requests, control, kept):
+            return
+        control.send(_give_back())
+        try:
+            command = control.recv()
+        except (EOFError, ConnectionError):
+            return
+        if not isinstance(command, EngineConfig):
+            return
+        config = command
+
+
+def _serve_one(
+    config: EngineConfig, requests: Connection[Any, Any], control: Connection[Any, Any], kept: KeptImages | None
+) -> bool:
+    """Whether another engine is to follow this one, whose requests have ended."""
+    phases = Phases()
+    try:
+        with phases.of("imports"):
+            import torch
+            from transformers.utils import logging
+
+            from meswitch.engine import build_engine
 
         torch.set_num_threads(config.threads)
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        engine = build_engine(config)
+        engine = build_engine(config, kept=kept, phases=phases)
     except Exception as error:
         _report(error, control)
-        return
+        return False
     control.send(("ready", ""))
     try:
-        _loop(engine, requests, control)
+        return _loop(engine, requests, control)
     except (EOFError, ConnectionError):
         # the parent is gone: nobody is left to answer
-        pass
+        return False
     except Exception as error:
         _report(error, control)
         raise SystemExit(1) from error
     finally:
         engine.close()
+
+
+def _give_back() -> int:
+    """Bytes of the device that are still taken once everything that nobody holds has been given back."""
+    import torch
+
+    gc.collect()
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return 0
+    torch.cuda.synchronize()
+    # what the vendor's library keeps for each stream
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved()
 
 
 def _report(error: Exception, control: Connection[Any, Any]) -> None:
@@ -212,15 +318,20 @@ def _report(error: Exception, control: Connection[Any, Any]) -> None:
     control.send((type(error).__name__, str(error)))
 
 
-def _loop(engine: Engine, requests: Connection[Any, Any], control: Connection[Any, Any]) -> None:
+def _loop(engine: Engine, requests: Connection[Any, Any], control: Connection[Any, Any]) -> bool:
+    """Serve until told to end; whether another engine follows."""
     outbox = _Outbox(requests)
     is_stuck = False
     while True:
         timeout_s = None if not engine.has_work else (LOAD_POLL_S if is_stuck else 0)
         for ready in wait([requests, control], timeout_s):
             if ready is control:
-                if control.recv() == "close":
-                    return
+                command = control.recv()
+                if command == "close":
+                    return False
+                if command == "unload":
+                    outbox.close()
+                    return True
                 control.send(engine.stats())
             else:
                 _take(engine, requests)

@@ -62,7 +62,7 @@ class SwitchEngine:
         router: for requests that name no expert; `None` refuses them.
         budget_bytes: as configured, for the statistics.
         kv_bytes: of the batch's cache.
-        memory_plan, is_reference: for the statistics.
+        memory_plan, is_reference, startup_s: for the statistics.
         on_close: stops what the builder started.
         clock_ns: monotonic.
     """
@@ -79,6 +79,7 @@ class SwitchEngine:
         kv_bytes: int,
         memory_plan: Mapping[str, int] | None = None,
         is_reference: bool = False,
+        startup_s: Mapping[str, float] | None = None,
         on_close: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -93,6 +94,7 @@ class SwitchEngine:
         self._kv_bytes = kv_bytes + (router.kv_bytes if router else 0)
         self._memory_plan = dict(memory_plan or {})
         self._is_reference = is_reference
+        self._startup_s = dict(startup_s or {})
         self._on_close = on_close
         self._clock_ns = clock_ns
         self._live: dict[str, _Live] = {}
@@ -151,6 +153,7 @@ class SwitchEngine:
             tiers=self._pool.tier_counters,
             first_plane_tokens=self._batch.first_plane_tokens,
             is_reference=self._is_reference,
+            startup_s=self._startup_s,
             **self._pool.counters,
         )
 

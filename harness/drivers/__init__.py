@@ -2,6 +2,6 @@
 
 from harness.drivers.base import Driver
 from harness.drivers.fake import FakeDriver, FakePlan
-from harness.drivers.local import LocalDriver
+from harness.drivers.local import LocalDriver, LocalDrivers
 
-__all__ = ["Driver", "FakeDriver", "FakePlan", "LocalDriver"]
+__all__ = ["Driver", "FakeDriver", "FakePlan", "LocalDriver", "LocalDrivers"]

@@ -1,8 +1,8 @@
 """Builds what the engine needs on a GPU, within its memory budget: weights, slots, cache, steps and tiers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from meswitch.cuda.decoder_shape import DecoderShape, decoder_shape
 from meswitch.cuda.delta_image import DeltaImageSource
 from meswitch.cuda.expert_layout import layout_of
 from meswitch.cuda.image import ImageSource
+from meswitch.cuda.kept_images import KeptImages
 from meswitch.cuda.kv_cache import KvCache, kv_bytes
 from meswitch.cuda.memory_plan import MemoryPlan, plan_memory
 from meswitch.cuda.pinned import PinnedArena
@@ -38,6 +39,7 @@ from meswitch.errors import CapacityError, EngineError, UnsupportedModelError
 from meswitch.expert_source import is_tied
 from meswitch.format import open_delta
 from meswitch.identity import base_identity
+from meswitch.phases import Phases
 
 __all__ = ["EngineParts", "build_parts", "build_parts_on"]
 
@@ -68,8 +70,14 @@ def build_parts(
     limits: SchedulerConfig,
     executor: Executor,
     architecture: Any,
+    kept: KeptImages | None = None,
+    phases: Phases | None = None,
 ) -> EngineParts:
     """Everything allocated, compiled and captured; nothing grows later.
+
+    Args:
+        kept: host images of random experts that outlive this engine; `None` ends them with it.
+        phases: where the seconds of `context`, `weights`, `steps`, `pinning` and `images` are counted.
 
     Raises:
         EngineError: there is no such GPU, or no Triton.
@@ -81,7 +89,16 @@ def build_parts(
     device = torch.device("cuda", config.device.index)
     torch.cuda.set_device(device)
     try:
-        return build_parts_on(device, config, base_config, limits=limits, executor=executor, architecture=architecture)
+        return build_parts_on(
+            device,
+            config,
+            base_config,
+            limits=limits,
+            executor=executor,
+            architecture=architecture,
+            kept=kept,
+            phases=phases,
+        )
     except torch.OutOfMemoryError as cause:
         # other programs may take memory at any time, and the plan of what computing needs is an estimate
         raise CapacityError(
@@ -98,14 +115,20 @@ def build_parts_on(
     limits: SchedulerConfig,
     executor: Executor,
     architecture: Any,
+    kept: KeptImages | None = None,
+    phases: Phases | None = None,
 ) -> EngineParts:
     """`build_parts` on a device that was checked; on a CPU, kernels run in Triton's interpreter."""
-    context = context_bytes(device)
+    phases = phases or Phases()
+    with phases.of("context"):
+        context = context_bytes(device)
     shape = decoder_shape(base_config, tied=_is_tied(config, base_config, architecture))
     check_window(shape, limits)
     with ExitStack() as stack:
         build = _delta_parts if config.weights == "delta" else _whole_parts
-        builder = _Builder(config, base_config, shape, limits, device, context, executor, stack)
+        # what a file is read into is nobody's to find again
+        kept = kept if config.synthetic is not None else None
+        builder = _Builder(config, base_config, shape, limits, device, context, executor, stack, kept, phases)
         pool, batch, plan = build(builder)
         close = stack.pop_all().close
     return EngineParts(pool=pool, batch=batch, plan=plan, close=close)
@@ -135,6 +158,21 @@ class _Builder:
     context: int
     executor: Executor
     stack: ExitStack
+    kept: KeptImages | None
+    phases: Phases
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the block's seconds for a phase, with those that the device needs for it."""
+        with self.phases.of(name):
+            yield
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+    @property
+    def drawn(self) -> dict[int, Hashable] | None:
+        """What the images hold that outlive engines; `None` where none do."""
+        return None if self.kept is None else self.kept.drawn
 
     @property
     def dtype(self) -> torch.dtype:
@@ -203,7 +241,8 @@ class _Builder:
                 f"host_budget_bytes must hold one image of an expert, {nbytes} bytes, got {budget}; raise it"
             )
         images = distinct if budget is None else min(distinct, budget // nbytes)
-        arena = PinnedArena(nbytes, images=images, device=self.device)
+        with self.phase("pinning"):
+            arena = PinnedArena(nbytes, images=images, device=self.device, kept=self.kept)
         self.stack.callback(arena.close)
         return arena
 
@@ -215,9 +254,11 @@ def _delta_parts(builder: _Builder) -> tuple[CudaPool, CudaBatch, MemoryPlan]:
     asked = config.device.slots
     wanted = max(1, len(sources)) if asked is None else asked
     plan = builder.plan(base_bytes=whole.nbytes, slot_bytes=layout.nbytes, wanted=wanted, least=asked or 1)
-    base = _base(builder, whole)
+    with builder.phase("weights"):
+        base = _base(builder, whole)
     slots = SlotArena(layout, slots=plan.slots, device=builder.device)
-    runner = builder.runner(base, slots, builder.cache())
+    with builder.phase("steps"):
+        runner = builder.runner(base, slots, builder.cache())
     pool = CudaPool(
         base,
         sources,
@@ -227,7 +268,8 @@ def _delta_parts(builder: _Builder) -> tuple[CudaPool, CudaBatch, MemoryPlan]:
         config=config.store,
     )
     # one that cannot be read fails its own requests, by name
-    pool.preload()
+    with builder.phase("images"):
+        pool.preload()
     return pool, builder.batch({base.memory.data_ptr(): runner}), plan
 
 
@@ -237,7 +279,9 @@ def _delta_sources(builder: _Builder) -> tuple[SlotLayout, dict[str, ImageSource
         layout, seed = synthetic_layout(config.synthetic, builder.shape), config.synthetic.seed
         images = config.synthetic.host_images
         return layout, shared_sources(
-            names, lambda name: SyntheticImageSource(layout, seed=seed, name=name), images=images
+            names,
+            lambda name: SyntheticImageSource(layout, seed=seed, name=name, drawn=builder.drawn),
+            images=images,
         )
     directories = {name: open_delta(path, verify=False) for name, path in config.experts.items()}
     identity = base_identity(config.base)
@@ -265,7 +309,8 @@ def _whole_parts(builder: _Builder) -> tuple[WholeCudaPool, CudaBatch, MemoryPla
         WholeWeights(layout, torch.zeros(layout.nbytes, dtype=torch.uint8, device=builder.device))
         for _ in range(plan.slots)
     ]
-    runners = {buffer.memory.data_ptr(): builder.runner(buffer, None, cache) for buffer in buffers}
+    with builder.phase("steps"):
+        runners = {buffer.memory.data_ptr(): builder.runner(buffer, None, cache) for buffer in buffers}
     pool = WholeCudaPool(
         buffers,
         sources,
@@ -274,7 +319,8 @@ def _whole_parts(builder: _Builder) -> tuple[WholeCudaPool, CudaBatch, MemoryPla
         config=config.store,
     )
     if config.device.model_source == "host":
-        pool.preload()
+        with builder.phase("images"):
+            pool.preload()
     return pool, builder.batch(runners), plan
 
 
@@ -290,7 +336,7 @@ def _whole_sources(builder: _Builder, layout: WholeLayout) -> dict[str, ImageSou
         seed = config.synthetic.seed
         return shared_sources(
             tuple(paths),
-            lambda name: SyntheticWholeSource(layout, seed=seed, name=name),
+            lambda name: SyntheticWholeSource(layout, seed=seed, name=name, drawn=builder.drawn),
             images=config.synthetic.host_images,
         )
     for path in config.experts.values():

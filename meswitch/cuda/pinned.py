@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from meswitch.cuda.host_memory import available_bytes
+from meswitch.cuda.kept_images import KeptImages
 from meswitch.errors import CapacityError
 
 __all__ = ["PinnedArena"]
@@ -30,26 +31,23 @@ class PinnedArena:
         nbytes: of each image.
         images: how many.
         device: that will copy from them.
+        kept: images of engines that are gone, which this arena takes first and leaves there when it is closed.
 
     Raises:
         CapacityError: the system has not so much memory, or does not let it be pinned.
     """
 
-    def __init__(self, nbytes: int, *, images: int, device: torch.device) -> None:
+    def __init__(self, nbytes: int, *, images: int, device: torch.device, kept: KeptImages | None = None) -> None:
         if nbytes < 1 or images < 0:
             raise ValueError(f"images must have bytes, got {images} of {nbytes}")
-        # the system promises memory that it does not have, and kills who believes it
-        available = available_bytes()
-        if images * nbytes > available:
-            raise CapacityError(
-                f"host memory must hold {images} images of {nbytes} bytes = {images * nbytes}, {available} are left; "
-                "lower the host budget, or let random experts share images"
-            )
         self._device = device
-        self._pinned: list[torch.Tensor] = []
+        self._kept = KeptImages() if kept is None else kept
+        self._outlives = kept is not None
         self.image_bytes = nbytes
+        self.images = self._kept.take(nbytes, images)
         try:
-            self.images = self._make(nbytes, images)
+            self._check_available(images - len(self.images))
+            self.images += self._make(nbytes, images - len(self.images))
         except BaseException:
             self.close()
             raise
@@ -74,9 +72,27 @@ class PinnedArena:
         self._free.append(image)
 
     def close(self) -> None:
-        """Unpin everything. Nothing may copy from it any more. Idempotent."""
-        while self._pinned:
-            _check(_cuda().cudaHostUnregister(self._pinned.pop().data_ptr()))
+        """Unpin everything that nobody keeps. Nothing may copy from it any more. Idempotent."""
+        self._kept.give(self.image_bytes, self.images, release=self._release)
+        self.images = ()
+        if not self._outlives:
+            self._kept.close()
+
+    def _check_available(self, images: int) -> None:
+        # the system promises memory that it does not have, and kills who believes it
+        needed = images * self.image_bytes
+        if needed > available_bytes():
+            # of another size, or more than are needed: room all the same
+            self._kept.close()
+        if needed > (available := available_bytes()):
+            raise CapacityError(
+                f"host memory must hold {images} images of {self.image_bytes} bytes = {needed}, {available} are left; "
+                "lower the host budget, or let random experts share images"
+            )
+
+    def _release(self, image: torch.Tensor) -> None:
+        if self._device.type != "cpu":
+            _check(_cuda().cudaHostUnregister(image.data_ptr()))
 
     def _make(self, nbytes: int, images: int) -> tuple[torch.Tensor, ...]:
         make: Callable[[int], torch.Tensor] = self._mapped if self._device.type == "cpu" else self._registered
@@ -101,7 +117,6 @@ class PinnedArena:
         with torch.cuda.device(self._device):
             code = _cuda().cudaHostRegister(image.data_ptr(), nbytes, 0)
         _check(code)
-        self._pinned.append(image)
         return image
 
 

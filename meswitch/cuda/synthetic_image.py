@@ -5,7 +5,7 @@ made, and nobody reads meaning into them.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -40,11 +40,14 @@ class _DrawnSource(Generic[L]):
         layout: of the image.
         seed: of all sources.
         name: of this one.
+        drawn: of all sources that write into the same images, what each of those holds, by its address: one that has
+            the same already is left as it is. `None` remembers nothing.
     """
 
-    def __init__(self, layout: L, *, seed: int, name: str) -> None:
+    def __init__(self, layout: L, *, seed: int, name: str, drawn: MutableMapping[int, Hashable] | None = None) -> None:
         self._layout: L = layout
         self._seed = _own_seed(seed, name)
+        self._drawn = drawn
 
     @property
     def nbytes(self) -> int:
@@ -56,12 +59,26 @@ class _DrawnSource(Generic[L]):
         """Bytes that are made: there is no file."""
         return self._layout.nbytes
 
+    def fill(self, image: torch.Tensor) -> None:
+        """Write all of `image`, unless it holds the same from an engine before."""
+        if self._drawn is None:
+            self._draw(image)
+            return
+        # layouts are dataclasses of numbers all the way down, so that its words tell one from any other
+        content = (type(self).__name__, repr(self._layout), self._seed)
+        # gone while it is written: half of it is nothing that anybody asks for
+        if self._drawn.pop(image.data_ptr(), None) != content:
+            self._draw(image)
+        self._drawn[image.data_ptr()] = content
+
+    def _draw(self, image: torch.Tensor) -> None:
+        raise NotImplementedError
+
 
 class SyntheticImageSource(_DrawnSource[SlotLayout]):
     """Random codes and steps, norms of 1 and biases of 0, of an expert."""
 
-    def fill(self, image: torch.Tensor) -> None:
-        """Write all of `image`."""
+    def _draw(self, image: torch.Tensor) -> None:
         generator = torch.Generator().manual_seed(self._seed)
         words = torch.randint(-(1 << 31), 1 << 31, (DRAWN,), dtype=torch.int32, generator=generator)
         _repeat(image.view(torch.int32), words)
@@ -82,8 +99,7 @@ class SyntheticImageSource(_DrawnSource[SlotLayout]):
 class SyntheticWholeSource(_DrawnSource[WholeLayout]):
     """Random matrices, norms of 1 and biases of 0, of a whole model."""
 
-    def fill(self, image: torch.Tensor) -> None:
-        """Write all of `image`."""
+    def _draw(self, image: torch.Tensor) -> None:
         generator = torch.Generator().manual_seed(self._seed)
         drawn = torch.randn(DRAWN, generator=generator).mul_(WEIGHT).to(self._layout.dtype)
         _repeat(image.view(self._layout.dtype), drawn)

@@ -107,3 +107,34 @@ def test_an_error_at_start_keeps_its_class_and_message(config: EngineConfig) -> 
     # found before any model is built, so that the process need not import one first
     with pytest.raises(ExpertNameError, match="an expert's name must not be one of auto, base, got 'auto'"):
         EngineProcess(replace(config, experts={AUTO: config.experts["e1"]}))
+
+
+def test_a_second_engine_lives_in_the_process_of_the_first_and_serves_its_own_experts(config: EngineConfig) -> None:
+    plain = replace(config, router=None)
+    engine = EngineProcess(plain)
+    try:
+        engine.send(ask("first", "e1"))
+        assert isinstance(until_ended(engine, 1)[-1], Finished)
+        pid = engine.pid
+        # nothing of a GPU's is left, because nothing was taken
+        assert engine.unload() == 0
+        engine.load(replace(plain, experts={"e2": plain.experts["e1"]}))
+        assert engine.pid == pid
+        assert engine.stats().hits == 0
+        engine.send(ask("second", "e2"))
+        engine.send(ask("gone", "e1"))
+        ended = {event.request_id: event for event in until_ended(engine, 2) if isinstance(event, Finished | Failed)}
+        assert isinstance(ended["second"], Finished)
+        assert isinstance(ended["gone"], Failed)
+        engine.unload()
+        with pytest.raises(ExpertNameError, match="got 'auto'"):
+            engine.load(replace(plain, experts={AUTO: plain.experts["e1"]}))
+        assert not Path(f"/proc/{pid}").exists()
+    finally:
+        engine.close()
+
+
+def test_statistics_say_where_the_seconds_of_the_start_went(engine: EngineProcess) -> None:
+    startup_s = engine.stats().startup_s
+    assert {"imports", "profiles", "weights"} <= startup_s.keys()
+    assert all(seconds >= 0 for seconds in startup_s.values())

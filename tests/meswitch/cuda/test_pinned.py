@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from meswitch.cuda import pinned
+from meswitch.cuda.kept_images import KeptImages
 from meswitch.cuda.pinned import PinnedArena
 from meswitch.errors import CapacityError
 from tests.meswitch.cuda.delta_experts import CPU
@@ -69,3 +70,29 @@ def test_pinned_images_copy_without_the_host_waiting() -> None:
     assert bool((on_device == 7).all())
     arena.close()
     assert not any(image.is_pinned() for image in arena.images)
+
+
+def test_images_of_an_arena_that_is_gone_are_the_first_of_the_next_one() -> None:
+    kept = KeptImages()
+    first = PinnedArena(64, images=2, device=CPU, kept=kept)
+    addresses = [image.data_ptr() for image in first.images]
+    first.images[1].fill_(7)
+    first.close()
+    first.close()
+    assert kept.nbytes == 128
+    second = PinnedArena(64, images=3, device=CPU, kept=kept)
+    assert [image.data_ptr() for image in second.images][:2] == addresses
+    assert second.images[1].unique().tolist() == [7]
+    assert kept.nbytes == 0
+
+
+def test_what_is_kept_makes_room_for_images_of_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KeptImages()
+    PinnedArena(64, images=2, device=CPU, kept=kept).close()
+    kept.drawn[1] = "of others"
+    monkeypatch.setattr(pinned, "available_bytes", lambda: 200 - kept.nbytes)
+    arena = PinnedArena(100, images=2, device=CPU, kept=kept)
+    assert kept.nbytes == 0
+    assert len(arena.images) == 2
+    with pytest.raises(CapacityError, match="2 images of 150 bytes = 300, 200 are left"):
+        PinnedArena(150, images=2, device=CPU, kept=kept)

@@ -1,5 +1,7 @@
 """Random experts have the shapes, ranges and bytes of real ones, and are the same for the same seed and name."""
 
+from collections.abc import Hashable
+
 import pytest
 import torch
 
@@ -127,3 +129,21 @@ def test_more_names_than_images_share_sources_in_turn() -> None:
     assert sources["e0"] is not sources["e1"]
     own = shared_sources(names, lambda name: SyntheticImageSource(LAYOUT, seed=0, name=name), images=None)
     assert len({id(source) for source in own.values()}) == 5
+
+
+def test_an_image_that_holds_the_same_already_is_left_as_it_is_and_any_other_is_written_anew() -> None:
+    drawn: dict[int, Hashable] = {}
+    first = SyntheticImageSource(LAYOUT, seed=0, name="a", drawn=drawn)
+    image = filled(first)
+    expected = image.clone()
+    # a mark that only a second drawing would remove
+    image[0] ^= 255
+    first.fill(image)
+    assert not torch.equal(image, expected)
+    SyntheticImageSource(LAYOUT, seed=0, name="b", drawn=drawn).fill(image)
+    SyntheticImageSource(LAYOUT, seed=0, name="a", drawn=drawn).fill(image)
+    assert torch.equal(image, expected)
+    # without a memory of its images, a source draws each time
+    image[0] ^= 255
+    SyntheticImageSource(LAYOUT, seed=0, name="a").fill(image)
+    assert torch.equal(image, expected)
