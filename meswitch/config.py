@@ -35,7 +35,7 @@ class DeviceConfig:
             computes; `None` for as many as the memory budget holds.
         model_source: where whole models (`weights="full"`) come from: pinned `host` memory; `disk`, through the
             system's page cache; `disk-cold`, past it.
-        use_graphs: replay a decode step as a CUDA graph.
+        use_graphs: replay decode steps, and prompts between attentions, as CUDA graphs.
         allow_reference: serve codecs that no kernel covers by plain PyTorch. Slow, and never for a benchmark.
     """
 

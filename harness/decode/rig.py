@@ -10,6 +10,7 @@ from harness.decode.case import DecodeCase
 from harness.decode.options import DecodeOptions
 from meswitch.cuda.base_weights import random_base
 from meswitch.cuda.decoder import Decoder, rotary_tables
+from meswitch.cuda.graphs import GraphPool
 from meswitch.cuda.kv_cache import KvCache, kv_bytes
 from meswitch.cuda.memory_plan import MemoryPlan, plan_memory
 from meswitch.cuda.slot_layout import SlotLayout
@@ -61,10 +62,10 @@ class DecodeRig:
         for held in (cache.keys, cache.values):
             held.normal_(generator=torch.Generator(device).manual_seed(seed))
         rotary = rotary_tables(family.config, positions=cache.tokens, device=device)
-        graphs = device.type == "cuda"
+        graphs = GraphPool(device) if device.type == "cuda" else None
         self._base_only, self._mixed = (
             StepRunner(
-                Decoder(shape, base, held, cache, rotary), max_rows=options.max_rows, device=device, use_graphs=graphs
+                Decoder(shape, base, held, cache, rotary), max_rows=options.max_rows, device=device, graphs=graphs
             )
             for held in (None, slots)
         )

@@ -10,7 +10,7 @@ import torch
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.packing import BITS, words_per_row
 
-__all__ = ["MAX_K", "DeltaArena", "ExpertArena", "check_part", "level_offset"]
+__all__ = ["MAX_K", "DeltaArena", "ExpertArena", "check_part", "level_offset", "slot_tensor"]
 
 MAX_K = 32768
 """Longest row: twice a 32-bit sum of 8-bit products must fit."""
@@ -105,6 +105,21 @@ class DeltaArena(ExpertArena):
 def level_offset(bits: int) -> float:
     """What is subtracted from a code to get its level: half-integers below 8 bits, integers at 8."""
     return 128.0 if bits == 8 else (2**bits - 1) / 2
+
+
+def slot_tensor(slot: int | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """One slot where kernels read it: int32 on the device, in the first place of the tensor.
+
+    Raises:
+        UnsupportedShapeError: a tensor of another type, or of none.
+    """
+    if isinstance(slot, int):
+        return torch.full((1,), slot, dtype=torch.int32, device=device)
+    if slot.dtype != torch.int32 or not slot.numel() or slot.device != device:
+        raise UnsupportedShapeError(
+            f"slot must be an int, or int32 on {device}, got {slot.numel()} {slot.dtype} on {slot.device}"
+        )
+    return slot
 
 
 def check_part(name: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:

@@ -32,7 +32,7 @@ __all__ = ["compile_kernels", "main"]
 _TYPES = {
     "x": "*bf16", "y": "*bf16", "out": "*bf16", "weight": "*bf16", "slices": "*i8", "sums": "*i32",
     "inverse": "*fp32", "steps": "*fp32", "index": "*i32", "values": "*fp16", "tile_slot": "*i32", "tile_rows": "*i32",
-    "slots": "*i32", "tokens": "*i64", "codes": "*i32", "q": "*bf16", "qkv": "*bf16", "keys": "*bf16",
+    "slots": "*i32", "slot": "*i32", "tokens": "*i64", "codes": "*i32", "q": "*bf16", "qkv": "*bf16", "keys": "*bf16",
     "logits": "*bf16", "base": "*fp32", "experts": "*fp32", "cos": "*fp32", "sin": "*fp32", "bias": "*fp32",
     "bias_experts": "*fp32", "q_norm": "*fp32", "q_norm_experts": "*fp32", "k_norm": "*fp32",
     "k_norm_experts": "*fp32", "positions": "*i64", "cache_rows": "*i32", "rows": "*i32", "lengths": "*i32",

@@ -7,7 +7,7 @@ merge.py and the vendor's product: tuning decides. docs/kernels/fused_matmul.md 
 
 import torch
 
-from meswitch_kernels.arena import DeltaArena
+from meswitch_kernels.arena import DeltaArena, slot_tensor
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import TensorDescriptor, check_available, device_name, interpreting, jit, tl, triton
 from meswitch_kernels.levels import level_asm
@@ -48,12 +48,17 @@ def _fused_matmul_kernel(
     x_tiles,  # descriptor of x [M, K] in tiles [BM, BK]
     w_tiles,  # descriptor of weight [N, K] in tiles [BN, BK]
     x,  # [M, K]
-    codes,  # [N, KH] int16
-    steps,  # [N] float32
-    index,  # [N // GN, S] int32
-    values,  # [N, S] float16
+    codes,  # [E, N, KH] int16
+    steps,  # [E, N] float32
+    index,  # [E, N // GN, S] int32
+    values,  # [E, N, S] float16
+    slot,  # int32
     stride_ym,
     stride_xm,
+    stride_ce,
+    stride_se,
+    stride_ie,
+    stride_ve,
     M,
     N,
     K,
@@ -74,6 +79,11 @@ def _fused_matmul_kernel(
     WORDS: tl.constexpr = 2 * BITS
     CODES: tl.constexpr = 16 // BITS
     BKH: tl.constexpr = BK * BITS // 16
+    i_e = tl.load(slot).to(tl.int64)
+    codes += i_e * stride_ce
+    steps += i_e * stride_se
+    index += i_e * stride_ie
+    values += i_e * stride_ve
     pid = tl.program_id(0)
     num_m = tl.cdiv(M, BM)
     num_n = tl.cdiv(N, BN)
@@ -116,7 +126,7 @@ def fused_matmul(
     x: torch.Tensor,
     weight: torch.Tensor,
     arena: DeltaArena | SparseArena,
-    slot: int,
+    slot: int | torch.Tensor,
     *,
     out: torch.Tensor | None = None,
     scratch: torch.Tensor | None = None,
@@ -130,7 +140,9 @@ def fused_matmul(
     Args:
         x: activations `[M, K]`.
         weight: the base, `[N, K]`, same dtype as `x`.
-        slot: the expert of all rows; -1 for the base alone, which is left to the vendor's library.
+        slot: the expert of all rows; -1 for the base alone, which is left to the vendor's library. Or int32 on the
+            device, whose first element is read when the kernel runs and must name an expert: a captured graph serves
+            every slot then.
         out: where to write; by default a new tensor.
         scratch: uint8, at least `scratch_bytes`, overwritten; by default allocated where it is needed.
         config: method and tile sizes; by default the tuned ones of this GPU.
@@ -144,11 +156,12 @@ def fused_matmul(
     config = config or _config(x, weight, arena, x.shape[0], out)
     _check(x, weight, arena, slot, config)
     M, N, K = x.shape[0], arena.N, arena.K
-    if slot < 0 and out is None:
+    is_base = isinstance(slot, int) and slot < 0
+    if is_base and out is None:
         return torch.nn.functional.linear(x, weight)
     y = torch.empty(M, N, dtype=x.dtype, device=x.device) if out is None else out
     _check_out(y, x, N, config)
-    if slot < 0:
+    if is_base:
         torch.mm(x, weight.T, out=y)
     elif config.method == "merged" or isinstance(arena, SparseArena):
         merged = None if scratch is None else _room(scratch, N * K, weight.dtype).view(N, K)
@@ -192,18 +205,19 @@ def _multiply_registers(
     x: torch.Tensor,
     weight: torch.Tensor,
     arena: DeltaArena,
-    slot: int,
+    slot: int | torch.Tensor,
     config: FusedMatmulConfig,
     inline_asm: bool,
 ) -> None:
     (M, K), N, S = x.shape, arena.N, arena.salient
+    codes = arena.codes.view(torch.int16)
     _fused_matmul_kernel[(triton.cdiv(M, config.BM) * triton.cdiv(N, config.BN),)](
         y,
         TensorDescriptor.from_tensor(x, [config.BM, config.BK]),
         TensorDescriptor.from_tensor(weight, [config.BN, config.BK]), x,
-        arena.codes[slot].view(torch.int16), arena.steps[slot], arena.salient_index[slot],
-        arena.salient_values[slot],
-        y.stride(0), x.stride(0), M, N, K, arena.row_bytes // 2,
+        codes, arena.steps, arena.salient_index, arena.salient_values, slot_tensor(slot, x.device),
+        y.stride(0), x.stride(0), codes.stride(0), arena.steps.stride(0), arena.salient_index.stride(0),
+        arena.salient_values.stride(0), M, N, K, arena.row_bytes // 2,
         arena.group_rows, S=S, SP=max(16, triton.next_power_of_2(S)), BITS=arena.bits, BM=config.BM, BN=config.BN,
         BK=config.BK, GROUP=config.GROUP, EVEN=K % config.BK == 0,
         PRECISION="ieee" if x.dtype == torch.float32 else None,
@@ -213,7 +227,11 @@ def _multiply_registers(
 
 
 def _check(
-    x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena | SparseArena, slot: int, config: FusedMatmulConfig
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    arena: DeltaArena | SparseArena,
+    slot: int | torch.Tensor,
+    config: FusedMatmulConfig,
 ) -> None:
     N, K = arena.N, arena.K
     if tuple(weight.shape) != (N, K) or weight.stride(1) != 1:
@@ -222,7 +240,7 @@ def _check(
         raise UnsupportedShapeError(f"x must be [M, {K}] with rows of neighbours, got {list(x.shape)}")
     if x.dtype != weight.dtype or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         raise UnsupportedShapeError(f"x and weight must share one floating dtype, got {x.dtype} and {weight.dtype}")
-    if not -1 <= slot < arena.slots:
+    if isinstance(slot, int) and not -1 <= slot < arena.slots:
         raise UnsupportedShapeError(f"slot must be from -1 to {arena.slots - 1}, got {slot}")
     if config.method == "merged":
         return
@@ -233,7 +251,7 @@ def _check(
         raise UnsupportedShapeError(
             f"rows must begin at multiples of 16 bytes, got strides of {x.stride(0)} and {weight.stride(0)} elements"
         )
-    if config.method == "warpgroups" and slot >= 0 and not covers(x, weight, arena):
+    if config.method == "warpgroups" and slot != -1 and not covers(x, weight, arena):
         raise UnsupportedShapeError(
             "warpgroups multiply float16 or bfloat16 by codes of up to 4 bits with up to 16 salient channels, N a "
             f"multiple of 8, on a Hopper GPU, got {x.dtype}, {arena.bits} bits, {arena.salient} channels, N = {arena.N}"

@@ -5,7 +5,7 @@ One pass over memory: the base and the codes are read, the merged matrix is writ
 
 import torch
 
-from meswitch_kernels.arena import DeltaArena
+from meswitch_kernels.arena import DeltaArena, slot_tensor
 from meswitch_kernels.errors import UnsupportedShapeError
 from meswitch_kernels.launch import check_available, jit, tl, triton
 from meswitch_kernels.sparse_arena import SparseArena
@@ -17,12 +17,17 @@ __all__ = ["merge_weight"]
 def _merge_kernel(
     out,  # [N, K]
     weight,  # [N, K]
-    codes,  # [N, W] int32
-    steps,  # [N] float32
-    index,  # [N // GN, S] int32
-    values,  # [N, S] float16
+    codes,  # [E, N, W] int32
+    steps,  # [E, N] float32
+    index,  # [E, N // GN, S] int32
+    values,  # [E, N, S] float16
+    slot,  # int32
     stride_on,
     stride_wn,
+    stride_ce,
+    stride_se,
+    stride_ie,
+    stride_ve,
     N,
     K,
     W,
@@ -33,6 +38,11 @@ def _merge_kernel(
     BK: tl.constexpr,
 ):
     WORDS: tl.constexpr = 2 * BITS
+    i_e = tl.load(slot).to(tl.int64)
+    codes += i_e * stride_ce
+    steps += i_e * stride_se
+    index += i_e * stride_ie
+    values += i_e * stride_ve
     i_k = tl.program_id(0)
     i_n = tl.program_id(1).to(tl.int64)
     o_n = i_n * BN + tl.arange(0, BN)
@@ -57,13 +67,19 @@ def _merge_kernel(
 def _sparse_merge_kernel(
     out,  # [N, K]
     weight,  # [N, K]
-    codes,  # [KEEP, N, UNITS] int32
-    signs,  # [KEEP, N, UNITS] int16; not read at groups of 8
-    steps,  # [N] float32
-    index,  # [N // GN, S] int32
-    values,  # [N, S] float16
+    codes,  # [E, KEEP, N, UNITS] int32
+    signs,  # [E, KEEP, N, UNITS] int16; not read at groups of 8
+    steps,  # [E, N] float32
+    index,  # [E, N // GN, S] int32
+    values,  # [E, N, S] float16
+    slot,  # int32
     stride_on,
     stride_wn,
+    stride_ce,
+    stride_ge,
+    stride_se,
+    stride_ie,
+    stride_ve,
     N,
     K,
     UNITS,
@@ -75,6 +91,12 @@ def _sparse_merge_kernel(
     BK: tl.constexpr,
 ):
     FIELD: tl.constexpr = 4 if GROUP == 8 else 2
+    i_e = tl.load(slot).to(tl.int64)
+    codes += i_e * stride_ce
+    signs += i_e * stride_ge
+    steps += i_e * stride_se
+    index += i_e * stride_ie
+    values += i_e * stride_ve
     i_k = tl.program_id(0)
     i_n = tl.program_id(1).to(tl.int64)
     o_n = i_n * BN + tl.arange(0, BN)
@@ -109,13 +131,13 @@ def _with_values(b_w, index, values, b_n, o_k, i_n, i_k, GN, S: tl.constexpr, BN
 
 
 def merge_weight(
-    weight: torch.Tensor, arena: DeltaArena | SparseArena, slot: int, *, out: torch.Tensor | None = None
+    weight: torch.Tensor, arena: DeltaArena | SparseArena, slot: int | torch.Tensor, *, out: torch.Tensor | None = None
 ) -> torch.Tensor:
     """`weight + D_hat[slot]`, `[N, K]`, rounded once to `weight`'s dtype.
 
     Args:
         weight: the base, `[N, K]`.
-        slot: the expert, from 0.
+        slot: the expert, from 0; or where the device finds it, as for `fused_matmul`.
         out: where to write; by default a new tensor.
 
     Raises:
@@ -128,24 +150,26 @@ def merge_weight(
     for name, tensor in (("weight", weight), ("out", out)):
         if tuple(tensor.shape) != (N, K) or tensor.stride(1) != 1 or tensor.dtype != weight.dtype:
             raise UnsupportedShapeError(f"{name} must be [{N}, {K}] {weight.dtype}, got {list(tensor.shape)}")
-    if not 0 <= slot < arena.slots:
+    if isinstance(slot, int) and not 0 <= slot < arena.slots:
         raise UnsupportedShapeError(f"slot must be from 0 to {arena.slots - 1}, got {slot}")
     BN, BK = 16, 256
     if arena.group_rows % BN and arena.group_rows != N:
         raise UnsupportedShapeError(f"a salient group must be whole tiles of {BN} rows, got {arena.group_rows}")
     grid = (triton.cdiv(K, BK), triton.cdiv(N, BN))
+    slot = slot_tensor(slot, weight.device)
+    vectors = (arena.steps, arena.salient_index, arena.salient_values)
+    strides = tuple(vector.stride(0) for vector in vectors)
     if isinstance(arena, SparseArena):
-        codes = arena.codes[slot]
+        codes, signs = arena.codes, arena.signs if arena.group == 4 else arena.codes
         _sparse_merge_kernel[grid](
-            out, weight, codes, arena.signs[slot] if arena.group == 4 else codes, arena.steps[slot],
-            arena.salient_index[slot], arena.salient_values[slot], out.stride(0), weight.stride(0), N, K,
-            codes.shape[-1], arena.group_rows, S=S, GROUP=arena.group, KEEP=arena.keep, BN=BN, BK=BK,
-            enable_fp_fusion=True, num_warps=4,
+            out, weight, codes, signs, *vectors, slot, out.stride(0), weight.stride(0),
+            codes.stride(0), signs.stride(0), *strides, N, K, codes.shape[-1], arena.group_rows,
+            S=S, GROUP=arena.group, KEEP=arena.keep, BN=BN, BK=BK, enable_fp_fusion=True, num_warps=4,
         )  # fmt: skip
         return out
     _merge_kernel[grid](
-        out, weight, arena.codes[slot], arena.steps[slot], arena.salient_index[slot], arena.salient_values[slot],
-        out.stride(0), weight.stride(0), N, K, arena.codes.shape[2], arena.group_rows,
+        out, weight, arena.codes, *vectors, slot, out.stride(0), weight.stride(0),
+        arena.codes.stride(0), *strides, N, K, arena.codes.shape[2], arena.group_rows,
         S=S, BITS=arena.bits, BN=BN, BK=BK, enable_fp_fusion=True, num_warps=4,
     )  # fmt: skip
     return out

@@ -131,6 +131,7 @@ def rotary_and_store(
     k_norm: RowVectors | None = None,
     slots: torch.Tensor | None = None,
     eps: float = 1e-6,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The rotated queries, `[M, H, D]` like `qkv`; keys and values go into the cache.
 
@@ -148,6 +149,7 @@ def rotary_and_store(
         q_norm, k_norm: weights of the norms over each head, both or none.
         slots: of each row, `[M]` int32, -1 for the base; None if all are the base.
         eps: of the norms.
+        out: where to write the queries; by default a new tensor.
 
     Raises:
         UnsupportedShapeError: if shapes or dtypes do not fit together.
@@ -158,7 +160,8 @@ def rotary_and_store(
     _check(qkv, cos, sin, positions, cache_rows, keys, values, H, G)
     _check_vectors(bias, q_norm, k_norm, (H + 2 * G) * D, D)
     check_slots(slots, M)
-    q = torch.empty(M, H, D, dtype=qkv.dtype, device=qkv.device)
+    q = torch.empty(M, H, D, dtype=qkv.dtype, device=qkv.device) if out is None else out
+    _check_out(q, qkv, (M, H, D))
     vectors = [v.arguments() if v is not None else (cos, cos, 0) for v in (bias, q_norm, k_norm)]
     own = [v is not None and v.experts is not None for v in (bias, q_norm, k_norm)]
     BD = triton.next_power_of_2(D // 2)
@@ -210,6 +213,11 @@ def _check(
         raise UnsupportedShapeError(
             f"cache_rows must be [{M}] int32 or int64, got {list(cache_rows.shape)} {cache_rows.dtype}"
         )
+
+
+def _check_out(q: torch.Tensor, qkv: torch.Tensor, shape: tuple[int, int, int]) -> None:
+    if tuple(q.shape) != shape or q.dtype != qkv.dtype or not q.is_contiguous():
+        raise UnsupportedShapeError(f"out must be {list(shape)} {qkv.dtype} in a row, got {list(q.shape)} {q.dtype}")
 
 
 def _check_vectors(

@@ -8,7 +8,7 @@ docs/kernels/fused_matmul.md has the order of the codes in these registers.
 
 import torch
 
-from meswitch_kernels.arena import DeltaArena
+from meswitch_kernels.arena import DeltaArena, slot_tensor
 from meswitch_kernels.hopper import (
     RENAMED,
     TensorDescriptor,
@@ -239,11 +239,16 @@ def _warpgroup_matmul_kernel(
     w_tiles,  # descriptor of weight [N, K] in tiles [BN, 64]
     sums,  # [PARTS, M, N] float32
     x,  # [M, K]
-    codes,  # [N, KW] int32
-    steps,  # [N] float32
-    index,  # [N // GN, S] int32
-    values,  # [N, S] float16
+    codes,  # [E, N, KW] int32
+    steps,  # [E, N] float32
+    index,  # [E, N // GN, S] int32
+    values,  # [E, N, S] float16
+    slot,  # int32
     stride_xm,
+    stride_ce,
+    stride_se,
+    stride_ie,
+    stride_ve,
     M,
     N,
     KW,
@@ -259,6 +264,11 @@ def _warpgroup_matmul_kernel(
     FMA: gl.constexpr,
 ):
     dtype: gl.constexpr = w_tiles.dtype
+    i_e = gl.load(slot).to(gl.int64)
+    codes += i_e * stride_ce
+    steps += i_e * stride_se
+    index += i_e * stride_ie
+    values += i_e * stride_ve
     num_m = (M + BM - 1) // BM
     num_n = (N + BN - 1) // BN
     work = num_m * num_n * PARTS
@@ -317,7 +327,7 @@ def warpgroup_matmul(
     x: torch.Tensor,
     weight: torch.Tensor,
     arena: DeltaArena,
-    slot: int,
+    slot: int | torch.Tensor,
     *,
     config: FusedMatmulConfig,
     sums: torch.Tensor | None = None,
@@ -330,7 +340,7 @@ def warpgroup_matmul(
         y: modified.
         x: activations `[M, K]`.
         weight: the base, `[N, K]`.
-        slot: the expert, from 0.
+        slot: the expert, from 0, or where the device finds it.
         config: tile sizes.
         sums: room for `partial_bytes`, `[parts, M, N]` float32; by default allocated.
     """
@@ -345,8 +355,9 @@ def warpgroup_matmul(
         TensorDescriptor.from_tensor(y, [min(BM, 64), BN], layout),
         TensorDescriptor.from_tensor(x, [BM, 64], layout),
         TensorDescriptor.from_tensor(weight, [BN, 64], layout),
-        sums, x, arena.codes[slot], arena.steps[slot], arena.salient_index[slot], arena.salient_values[slot],
-        x.stride(0), M, N, arena.codes.shape[2], arena.group_rows,
+        sums, x, arena.codes, arena.steps, arena.salient_index, arena.salient_values, slot_tensor(slot, x.device),
+        x.stride(0), arena.codes.stride(0), arena.steps.stride(0), arena.salient_index.stride(0),
+        arena.salient_values.stride(0), M, N, arena.codes.shape[2], arena.group_rows,
         S=S, BITS=arena.bits, BM=BM, BN=BN, STAGES=config.stages, PARTS=parts, GROUP=config.GROUP, ASM=asm, FMA=fma,
         num_warps=BN // 16,
     )  # fmt: skip

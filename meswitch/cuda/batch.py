@@ -8,8 +8,8 @@ import torch
 
 from meswitch.core import SamplingParams
 from meswitch.cuda.lease import CudaLease
-from meswitch.cuda.step_runner import StepRunner
-from meswitch.cuda.step_state import RowState, StepState
+from meswitch.cuda.runners import Runners
+from meswitch.cuda.step_state import RowState
 from meswitch.cuda.whole_layout import WholeWeights
 
 __all__ = ["CudaBatch", "CudaRow"]
@@ -47,7 +47,7 @@ class CudaBatch:
     """Rows of any experts. Rows of one set of whole weights advance in one step; the base is one such set.
 
     Args:
-        runner_of: the steps of a set of whole weights.
+        runners_of: what runs with a set of whole weights.
         max_rows: rows of the key-value cache.
         max_tokens: tokens of each.
         chunk_tokens: of prompts, computed between two tokens of the running rows.
@@ -59,20 +59,19 @@ class CudaBatch:
 
     def __init__(
         self,
-        runner_of: Callable[[WholeWeights], StepRunner],
+        runners_of: Callable[[WholeWeights], Runners],
         *,
         max_rows: int,
         max_tokens: int,
         chunk_tokens: int,
         device: torch.device,
     ) -> None:
-        self._runner_of = runner_of
+        self._runners_of = runners_of
         self._chunk_tokens = chunk_tokens
         self._free = list(range(max_rows))
         self._waiting: deque[CudaRow] = deque()
-        self._running: dict[StepRunner, list[CudaRow]] = {}
-        self._changed: set[StepRunner] = set()
-        self._first = StepState(1, device=device)
+        self._running: dict[Runners, list[CudaRow]] = {}
+        self._changed: set[Runners] = set()
         # prompts travel once, without a wait: from a row of pinned memory to a row of the device's
         self._prompts = torch.zeros(max_rows, max_tokens, dtype=torch.int64, pin_memory=device.type == "cuda")
         self._uploaded = torch.zeros(max_rows, max_tokens, dtype=torch.int64, device=device)
@@ -106,10 +105,10 @@ class CudaBatch:
             return
         if row in self._waiting:
             self._waiting.remove(row)
-        for runner, rows in self._running.items():
+        for runners, rows in self._running.items():
             if row in rows:
                 rows.remove(row)
-                self._changed.add(runner)
+                self._changed.add(runners)
         self._free.append(row.cache_row)
         row.cache_row = -1
 
@@ -119,20 +118,20 @@ class CudaBatch:
     @torch.inference_mode()
     def decode(self) -> list[tuple[CudaRow, int | None]]:
         """The next token of each row that has one; `None` where its expert's logits are no numbers."""
-        launched = [(runner, list(rows)) for runner, rows in self._running.items() if rows]
-        for runner, rows in launched:
-            if _refine(rows) or runner in self._changed:
-                runner.load([row.state() for row in rows])
-                self._changed.discard(runner)
-            runner.launch()
+        launched = [(runners, list(rows)) for runners, rows in self._running.items() if rows]
+        for runners, rows in launched:
+            if _refine(rows) or runners in self._changed:
+                runners.steps.load([row.state() for row in rows])
+                self._changed.discard(runners)
+            runners.steps.launch()
         try:
             results = self._prefill()
         except BaseException:
             # the step's tokens are not taken: it is computed again from what the rows say
-            self._changed.update(runner for runner, _ in launched)
+            self._changed.update(runners for runners, _ in launched)
             raise
-        for runner, rows in launched:
-            for row, token in zip(rows, runner.read(), strict=True):
+        for runners, rows in launched:
+            for row, token in zip(rows, runners.steps.read(), strict=True):
                 row.position += 1
                 row.token = token
                 self.first_plane_tokens += not row.is_refined
@@ -146,25 +145,24 @@ class CudaBatch:
             row = self._waiting[0]
             count = min(left, len(row.prompt) - row.position)
             left -= count
-            h = self._prefill_chunk(row, count)
+            self._prefill_chunk(row, count)
             if row.position < len(row.prompt):
                 continue
             self._waiting.popleft()
-            row.token = self._first_token(row, h)
+            row.token = self._first_token(row)
             self.first_plane_tokens += not row.is_refined
             if row.token >= 0:
-                runner = self._runner_of(row.weights.weights)
-                self._running.setdefault(runner, []).append(row)
-                self._changed.add(runner)
+                runners = self._runners_of(row.weights.weights)
+                self._running.setdefault(runners, []).append(row)
+                self._changed.add(runners)
             results.append((row, row.token if row.token >= 0 else None))
         return results
 
-    def _prefill_chunk(self, row: CudaRow, count: int) -> torch.Tensor:
-        decoder = self._runner_of(row.weights.weights).decoder
+    def _prefill_chunk(self, row: CudaRow, count: int) -> None:
         chunk = self._uploaded[row.cache_row, row.position : row.position + count]
         lease = row.weights
         row.is_refined = lease.refined()
-        h = decoder.prefill(
+        self._runners_of(lease.weights).prompts.run(
             chunk,
             start=row.position,
             cache_row=row.cache_row,
@@ -173,14 +171,11 @@ class CudaBatch:
             refined=row.is_refined,
         )
         row.position += count
-        return h
 
-    def _first_token(self, row: CudaRow, h: torch.Tensor) -> int:
+    def _first_token(self, row: CudaRow) -> int:
         # the newest token is the prompt's last one: that is where the chosen one comes from
-        self._first.load([replace(row.state(), token=row.prompt[-1], position=row.position - 1)])
-        self._runner_of(row.weights.weights).decoder.first_token(h, self._first.tensors, wait=row.weights.wait)
-        (token,) = self._first.read(1)
-        return token
+        newest = replace(row.state(), token=row.prompt[-1], position=row.position - 1)
+        return self._runners_of(row.weights.weights).prompts.first_token(newest, wait=row.weights.wait)
 
 
 def _refine(rows: Sequence[CudaRow]) -> bool:

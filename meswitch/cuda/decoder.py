@@ -1,13 +1,13 @@
 """The decoder on a GPU: one token of many rows, each of its own expert, or many tokens of one row.
 
     step    : norm → q/k/v → rotary, cache → attention → o → norm → gate/up → activation → down, for all rows
-    prefill : the same for a chunk of one prompt, with `W + D̂` of its expert in one product
+    prompt  : the same for a chunk of one prompt, with `W + D̂` of its expert in one product; in pieces, so that
+              what lies between two attentions can be one CUDA graph
 
 The base's products are cuBLAS, everything that differs from row to row is a kernel of `meswitch_kernels`. Norms and
 activations write the integer form that `delta_matmul` reads, so that it needs no launch of its own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from meswitch.cuda.decoder_shape import DecoderShape, inverse_frequencies
 from meswitch.cuda.kv_cache import KvCache
 from meswitch.cuda.linear import DeltaColumns, StepGroups, SwitchLinear
+from meswitch.cuda.prompt_state import PromptTensors
 from meswitch.cuda.slot_layout import MatrixPart, VectorPart
 from meswitch.cuda.slots import SlotArena
-from meswitch.cuda.step_state import StepState, StepTensors
+from meswitch.cuda.step_state import StepTensors
 from meswitch.cuda.whole_layout import LayerWeights, WholeWeights
 from meswitch_kernels.activation import gated_activation
 from meswitch_kernels.attention import decode_attention
@@ -30,10 +31,7 @@ from meswitch_kernels.rotary import rotary_and_store
 from meswitch_kernels.rows import RowVectors
 from meswitch_kernels.sampling import choose_tokens
 
-__all__ = ["MIN_WIDTH", "PADDED_TOKENS", "Decoder", "RotaryTables", "rotary_tables"]
-
-PADDED_TOKENS = 16
-"""Prompts are computed in multiples of so many tokens: kernels are compiled for those apart from all other lengths."""
+__all__ = ["MIN_WIDTH", "Decoder", "RotaryTables", "rotary_tables"]
 
 MIN_WIDTH = 2
 """Rows of a tile that cost no more than one: the tensor cores' columns hold two."""
@@ -133,75 +131,99 @@ class Decoder:
         self._choose(self._head.decode(x, groups), state)
         state.advance()
 
-    def prefill(
-        self,
-        tokens: torch.Tensor,
-        *,
-        start: int,
-        cache_row: int,
-        slot: int,
-        wait: Callable[[int], None],
-        refined: bool = True,
-    ) -> torch.Tensor:
-        """The residual stream `[T, K]` after a chunk of one prompt, whose keys and values are written.
-
-        Computed with whole tiles of `PADDED_TOKENS` tokens, so that no length of a prompt compiles kernels anew.
-
-        Args:
-            tokens: `[T]` int64, on the device.
-            start: position of the first of them; those before it are in the cache.
-            cache_row: of the request.
-            slot: of its expert; -1 for the base.
-            wait: called with a segment's index before that segment's weights are read.
-            refined: whether all bit planes of the slot are in place.
-        """
-        T, device = tokens.shape[0], tokens.device
-        padding = -T % PADDED_TOKENS
-        tokens = F.pad(tokens, (0, padding))
-        # a token beyond the prompt has some position of it, and no place in the cache
-        positions = F.pad(torch.arange(start, start + T, device=device), (0, padding))
-        rows = F.pad(torch.full((T,), cache_row, dtype=torch.int32, device=device), (0, padding), value=-1)
-        slots = None if slot < 0 else torch.full((T + padding,), slot, dtype=torch.int32, device=device)
-        wait(0)
-        h = self._embed(tokens, slots)
-        for i, layer in enumerate(self._layers):
-            wait(i + 1)
-            x = _plain(rms_norm(h, layer.input_norm, slots, eps=self._shape.eps))
-            q = self._rotate(i, layer, layer.qkv.prefill(x, slot, refined=refined), positions, rows, slots)
-            x = F.pad(self._attend(i, q[:T], start, cache_row), (0, 0, 0, padding))
-            h += layer.o.prefill(x, slot, refined=refined)
-            x = _plain(rms_norm(h, layer.post_norm, slots, eps=self._shape.eps))
-            x = _plain(gated_activation(layer.gate_up.prefill(x, slot, refined=refined), kind=self._shape.activation))
-            h += layer.down.prefill(x, slot, refined=refined)
-        return h[:T]
-
     @property
     def has_experts(self) -> bool:
         """Whether there are slots beside the weights."""
         return self._slots is not None
 
-    def warm_up(self, *, chunk_tokens: int) -> None:
-        """Compile what prompts of up to `chunk_tokens` need, by computing some that nobody asked for in row 0."""
-        slot = 0 if self._slots is not None else -1
-        sizes = [1 << i for i in range(4, chunk_tokens.bit_length()) if 1 << i < chunk_tokens]
-        state = StepState(1, device=self._weights.memory.device)
-        for size in (*sizes, chunk_tokens):
-            tokens = torch.zeros(size, dtype=torch.int64, device=self._weights.memory.device)
-            h = self.prefill(tokens, start=0, cache_row=0, slot=slot, wait=lambda _: None)
-            self.first_token(h, state.tensors, wait=lambda _: None)
+    @property
+    def has_planes(self) -> bool:
+        """Whether slots have a second bit plane, which may come later than the first."""
+        return self._slots is not None and bool(self._slots.layout.refinements)
 
-    def first_token(self, h: torch.Tensor, state: StepTensors, *, wait: Callable[[int], None]) -> None:
-        """Choose the token after the last row of `h` `[T, K]` into `state.chosen`; `state` is of that one row."""
-        wait(self._shape.layers + 1)
+    @property
+    def pieces(self) -> int:
+        """Into how many pieces attention cuts a prompt: one more than there are layers."""
+        return self._shape.layers + 1
+
+    @property
+    def last_segment(self) -> int:
+        """The segment of the weights behind the layers."""
+        return self._shape.layers + 1
+
+    def segments_of(self, piece: int) -> tuple[int, ...]:
+        """The segments of the weights that `piece` is the first to read."""
+        return (0, 1) if piece == 0 else (piece + 1,) if piece < self._shape.layers else ()
+
+    def compute(self, piece: int, prompt: PromptTensors, *, has_expert: bool, refined: bool) -> None:
+        """What lies between two attentions of a prompt: the end of a layer, and the beginning of the next.
+
+        The first piece begins with the tokens' embeddings, the last one ends with the residual stream. Keys and values
+        of the tokens are written to the cache. Never waits for the device.
+
+        Args:
+            piece: from 0 to `pieces`, in order.
+            prompt: read and written.
+            has_expert: whether the slot of `prompt` is an expert's; else the base computes.
+            refined: whether all bit planes of that slot are in place.
+        """
+        slots = prompt.slots if has_expert else None
+        if piece == 0:
+            torch.index_select(self._weights.embedding, 0, prompt.tokens, out=prompt.h)
+            if slots is not None and self._table is not None:
+                delta_rows(prompt.h, prompt.tokens, self._table, slots)
+        else:
+            self._finish(self._layers[piece - 1], prompt, slots, refined=refined)
+        if piece < self._shape.layers:
+            layer = self._layers[piece]
+            x = _plain(rms_norm(prompt.h, layer.input_norm, slots, eps=self._shape.eps))
+            qkv = layer.qkv.prefill(x, slots, refined=refined)
+            self._rotate(piece, layer, qkv, prompt.positions, prompt.cache_rows, slots, out=prompt.queries)
+
+    def attend(
+        self, layer: int, prompt: PromptTensors, *, tokens: int, start: int, cache_row: int, mask: torch.Tensor | None
+    ) -> None:
+        """Attention of the queries of `prompt` over their row of the cache.
+
+        Args:
+            layer: whose queries they are.
+            prompt: its first `tokens` rows are attended for.
+            start: position of the first of them.
+            cache_row: of the request.
+            mask: `attention_mask(start, tokens)`.
+        """
+        keys, values = (held[layer, cache_row, :, : start + tokens] for held in (self._cache.keys, self._cache.values))
+        queries = prompt.queries[:tokens].transpose(0, 1)
+        x = F.scaled_dot_product_attention(
+            queries[None], keys[None], values[None], attn_mask=mask, is_causal=mask is None, enable_gqa=True
+        )
+        prompt.attended[:tokens].view(tokens, *x.shape[1::2]).copy_(x[0].transpose(0, 1))
+
+    def attention_mask(self, start: int, tokens: int) -> torch.Tensor | None:
+        """Which positions so many tokens from `start` on attend to; `None` where each attends to those before it."""
+        if not start:
+            return None
+        columns = torch.arange(start + tokens, device=self._weights.memory.device)
+        return columns[None, :] <= columns[start:, None]
+
+    def first_token(self, h: torch.Tensor, state: StepTensors) -> None:
+        """Choose the token after the one whose residual stream is `h` `[1, K]` into `state.chosen`, of that one row."""
         slots = state.slots if self._slots is not None else None
         groups = self._groups(state, MIN_WIDTH) if slots is not None else None
         bits = self._head_bits if slots is not None else None
-        x = rms_norm(h[-1:], self._final_norm, slots, eps=self._shape.eps, bits=bits)
+        x = rms_norm(h, self._final_norm, slots, eps=self._shape.eps, bits=bits)
         self._choose(self._head.decode(x, groups), state)
 
+    def _finish(self, layer: _Layer, prompt: PromptTensors, slots: torch.Tensor | None, *, refined: bool) -> None:
+        """What follows attention in a layer."""
+        h = prompt.h
+        h += layer.o.prefill(prompt.attended, slots, refined=refined)
+        x = _plain(rms_norm(h, layer.post_norm, slots, eps=self._shape.eps))
+        x = _plain(gated_activation(layer.gate_up.prefill(x, slots, refined=refined), kind=self._shape.activation))
+        h += layer.down.prefill(x, slots, refined=refined)
+
     def _groups(self, state: StepTensors, width: int) -> StepGroups:
-        has_planes = self._slots is not None and bool(self._slots.layout.refinements)
-        refined = group_rows(state.refined, width=width) if has_planes else None
+        refined = group_rows(state.refined, width=width) if self.has_planes else None
         return StepGroups(group_rows(state.slots, width=width), refined)
 
     def _embed(self, tokens: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
@@ -218,6 +240,7 @@ class Decoder:
         positions: torch.Tensor,
         cache_rows: torch.Tensor,
         slots: torch.Tensor | None,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         return rotary_and_store(
             qkv,
@@ -234,20 +257,8 @@ class Decoder:
             k_norm=layer.k_norm,
             slots=slots,
             eps=self._shape.eps,
+            out=out,
         )
-
-    def _attend(self, index: int, q: torch.Tensor, start: int, cache_row: int) -> torch.Tensor:
-        """Attention of a chunk `[T, H, D]` over its row of the cache: `[T, H * D]`."""
-        T = q.shape[0]
-        keys, values = (held[index, cache_row, :, : start + T][None] for held in (self._cache.keys, self._cache.values))
-        mask = None
-        if start:
-            columns = torch.arange(start + T, device=q.device)
-            mask = columns[None, :] <= columns[start:, None]
-        out = F.scaled_dot_product_attention(
-            q.transpose(0, 1)[None], keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=True
-        )
-        return out[0].transpose(0, 1).reshape(T, -1)
 
     def _choose(self, logits: torch.Tensor, state: StepTensors) -> None:
         state.chosen.copy_(

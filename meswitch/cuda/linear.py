@@ -57,28 +57,31 @@ class SwitchLinear:
         """Add the product of one token a row to `y` `[M, N]`, which the library does in the same pass."""
         self._add_deltas(y.addmm_(_activations(x), self.weight.T), x, groups)
 
-    def prefill(self, x: torch.Tensor, slot: int, *, refined: bool) -> torch.Tensor:
-        """The product `[T, N]` of many tokens of the expert in `slot`, of both its planes or of the first alone.
+    def prefill(self, x: torch.Tensor, slots: torch.Tensor | None, *, refined: bool) -> torch.Tensor:
+        """The product `[T, N]` of many tokens of one expert, of both its planes or of the first alone.
 
-        Slot -1 is the base alone.
+        Args:
+            x: `[T, K]`.
+            slots: int32, all of that expert's slot, which the device reads; `None` is the base alone.
+            refined: whether both planes count.
         """
-        if slot < 0 or not self._deltas:
+        if slots is None or not self._deltas:
             return F.linear(x, self.weight)
         if refined and self._refinements:
-            return F.linear(x, self._merged(slot))
+            return F.linear(x, self._merged(slots))
         y = torch.empty(x.shape[0], self.weight.shape[0], dtype=x.dtype, device=x.device)
         for part in self._deltas:
             columns = slice(part.start, part.stop)
-            fused_matmul(x, self.weight[columns], part.arena, slot, out=y[:, columns])
+            fused_matmul(x, self.weight[columns], part.arena, slots, out=y[:, columns])
         return y
 
-    def _merged(self, slot: int) -> torch.Tensor:
+    def _merged(self, slots: torch.Tensor) -> torch.Tensor:
         """`W + D̂` of both planes, `[N, K]`."""
         merged = torch.empty_like(self.weight)
         for first, second in zip(self._deltas, self._refinements, strict=True):
             own = merged[first.start : first.stop]
-            merge_weight(self.weight[first.start : first.stop], first.arena, slot, out=own)
-            merge_weight(own, second.arena, slot, out=own)
+            merge_weight(self.weight[first.start : first.stop], first.arena, slots, out=own)
+            merge_weight(own, second.arena, slots, out=own)
         return merged
 
     def _add_deltas(

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from meswitch.cuda.decoder import MIN_WIDTH, Decoder
+from meswitch.cuda.graphs import GraphPool
 from meswitch.cuda.step_state import RowState, StepState
 
 __all__ = ["StepRunner", "buckets", "step_width", "step_widths"]
@@ -56,40 +58,34 @@ class StepRunner:
         decoder: computes them.
         max_rows: at most so many rows.
         device: of the decoder.
-        use_graphs: capture each kind of step once and replay it; off, every kernel is launched by itself.
+        graphs: records each kind of step once; without, every kernel is launched by itself.
     """
 
-    def __init__(self, decoder: Decoder, *, max_rows: int, device: torch.device, use_graphs: bool) -> None:
+    def __init__(self, decoder: Decoder, *, max_rows: int, device: torch.device, graphs: GraphPool | None) -> None:
         self._decoder = decoder
         self._buckets = buckets(max_rows)
         self._state = StepState(max_rows, device=device)
         self._parts = {rows: self._state.tensors.first(rows) for rows in self._buckets}
-        self._use_graphs = use_graphs
+        self._pool = graphs
         self._graphs: dict[_Key, Any] = {}
-        self._pool: Any = None
         self._key = _Key(0, None)
         self._rows = 0
-
-    @property
-    def decoder(self) -> Decoder:
-        """What the steps are computed by."""
-        return self._decoder
 
     def load(self, rows: Sequence[RowState]) -> None:
         """Run these rows from the next step on; a kind of step that `warm_up` has not made is made now."""
         self._rows = len(rows)
         bucket = next(size for size in self._buckets if size >= len(rows))
         self._key = _Key(bucket, step_width([row.slot for row in rows], bucket))
-        if self._use_graphs and self._key not in self._graphs:
+        if self._pool is not None and self._key not in self._graphs:
             self._make(self._key)
         self._state.load(rows)
 
     def launch(self) -> None:
         """Start one step of the loaded rows; it advances them by itself."""
-        if not self._use_graphs:
+        if self._pool is None:
             self._step(self._key)
-            return
-        self._graphs[self._key].replay()
+        else:
+            self._graphs[self._key].replay()
 
     def read(self) -> list[int]:
         """The tokens that the last step chose, once it is done; -1 where there was none to choose."""
@@ -107,12 +103,5 @@ class StepRunner:
     def _make(self, key: _Key) -> None:
         self._state.load([])
         self._step(key)
-        if not self._use_graphs:
-            return
-        # what a capture must not do, to compile, was done by the launch before it
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            self._step(key)
-        self._pool = graph.pool() if self._pool is None else self._pool
-        self._graphs[key] = graph
+        if self._pool is not None:
+            self._graphs[key] = self._pool.capture(partial(self._step, key))

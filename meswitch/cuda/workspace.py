@@ -58,10 +58,8 @@ def context_bytes(device: torch.device) -> int:
 
 
 def _activation_bytes(shape: DecoderShape, size: int, tokens: int) -> int:
-    """The most that lives together in a layer: the stream, its norm, and either q/k/v with heads or the gate."""
-    attention = shape.qkv_rows + 2 * shape.q_rows + shape.K
-    gated = 3 * shape.F + shape.K
-    return tokens * size * (2 * shape.K + max(attention, gated))
+    """The most that lives together in a layer: the stream, its norm, queries and what they attended, q/k/v or gate."""
+    return tokens * size * (3 * shape.K + 2 * shape.q_rows + max(shape.qkv_rows, 3 * shape.F))
 
 
 def _attention_bytes(shape: DecoderShape, size: int, tokens: int, context_tokens: int) -> int:

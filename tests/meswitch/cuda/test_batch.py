@@ -1,10 +1,14 @@
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from meswitch.core import SamplingParams
 from meswitch.cuda.batch import CudaBatch
 from meswitch.cuda.lease import CudaLease, always
+from meswitch.cuda.prompt_runner import PromptRunner
+from meswitch.cuda.prompt_state import prompt_tensors
+from meswitch.cuda.runners import Runners
 from meswitch.cuda.step_runner import StepRunner
 from tests.meswitch.cuda.test_decoder import answer
 from tests.meswitch.cuda.tiny_models import CPU, TinyModel, tiny_model
@@ -15,10 +19,16 @@ def model() -> TinyModel:
     return tiny_model("llama", rows=3)
 
 
+def runners(model: TinyModel) -> Runners:
+    tensors = prompt_tensors(model.shape, tokens=16, dtype=torch.float32, device=CPU)
+    steps = StepRunner(model.decoder, max_rows=3, device=CPU, graphs=None)
+    return Runners(PromptRunner(model.decoder, tensors, graphs=None), steps)
+
+
 @pytest.fixture
 def batch(model) -> CudaBatch:
-    runner = StepRunner(model.decoder, max_rows=3, device=CPU, use_graphs=False)
-    return CudaBatch(lambda _: runner, max_rows=3, max_tokens=32, chunk_tokens=4, device=CPU)
+    found = runners(model)
+    return CudaBatch(lambda _: found, max_rows=3, max_tokens=32, chunk_tokens=4, device=CPU)
 
 
 def lease(model, slot, wait=lambda _: None, refined=always):
@@ -84,8 +94,8 @@ def test_a_prompt_waits_for_every_segment_of_its_expert_in_order(model, batch):
 def test_an_expert_whose_logits_are_no_numbers_gives_no_token(model, batch):
     broken = tiny_model("llama", rows=3)
     broken.weights.final_norm.fill_(float("nan"))
-    runner = StepRunner(broken.decoder, max_rows=3, device=CPU, use_graphs=False)
-    own = CudaBatch(lambda _: runner, max_rows=3, max_tokens=32, chunk_tokens=4, device=CPU)
+    found = runners(broken)
+    own = CudaBatch(lambda _: found, max_rows=3, max_tokens=32, chunk_tokens=4, device=CPU)
     row = own.new_row("base", lease(broken, -1), SamplingParams())
     own.add(row, [1, 2])
     assert own.decode() == [(row, None)]
@@ -114,8 +124,8 @@ def test_rows_without_a_seed_draw_their_own(model, batch):
 
 def test_tokens_before_the_second_bit_plane_are_counted_and_those_after_it_use_both(model):
     planes = tiny_model("llama", codec="nested", planes=1, rows=3)
-    runner = StepRunner(planes.decoder, max_rows=3, device=CPU, use_graphs=False)
-    batch = CudaBatch(lambda _: runner, max_rows=3, max_tokens=32, chunk_tokens=4, device=CPU)
+    found = runners(planes)
+    batch = CudaBatch(lambda _: found, max_rows=3, max_tokens=32, chunk_tokens=4, device=CPU)
     came = []
     row = batch.new_row("a", lease(planes, 0, refined=lambda: bool(came)), SamplingParams())
     batch.add(row, [5, 9, 33])
@@ -136,7 +146,7 @@ def test_a_prompt_that_fails_costs_the_running_rows_no_token(model, batch, monke
     other = batch.new_row("b", lease(model, 1), SamplingParams())
     batch.add(other, [7, 7])
     with monkeypatch.context() as patch:
-        patch.setattr(model.decoder, "prefill", Mock(side_effect=RuntimeError("out of memory")))
+        patch.setattr(model.decoder, "compute", Mock(side_effect=RuntimeError("out of memory")))
         with pytest.raises(RuntimeError, match="out of memory"):
             batch.decode()
     batch.discard(other)

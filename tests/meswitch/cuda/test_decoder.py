@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from meswitch.cuda.prompt_runner import PromptRunner
+from meswitch.cuda.prompt_state import prompt_tensors
 from meswitch.cuda.step_state import RowState, StepState
 from tests.meswitch.cuda.tiny_models import CONFIGS, CPU, TinyModel, tiny_model
 
@@ -29,19 +31,17 @@ def row(model: TinyModel, *, token: int, position: int, cache_row: int, slot: in
 
 def prefill(model: TinyModel, prompt, *, cache_row, slot, chunks, refined=True):
     waited, start = [], 0
+    tensors = prompt_tensors(model.shape, tokens=16, dtype=torch.float32, device=CPU)
+    runner = PromptRunner(model.decoder, tensors, graphs=None)
     for size in chunks:
         chunk = torch.tensor(prompt[start : start + size])
-        h = model.decoder.prefill(
-            chunk, start=start, cache_row=cache_row, slot=slot, wait=waited.append, refined=refined
-        )
+        runner.run(chunk, start=start, cache_row=cache_row, slot=slot, wait=waited.append, refined=refined)
         start += size
-    state = StepState(1, device=CPU)
-    state.load(
-        [row(model, token=prompt[-1], position=len(prompt) - 1, cache_row=cache_row, slot=slot, refined=refined)]
-    )
-    model.decoder.first_token(h, state.tensors, wait=waited.append)
-    assert waited[: len(model.weights.layers) + 1] == list(range(len(model.weights.layers) + 1))
-    return state.read(1)[0]
+    newest = row(model, token=prompt[-1], position=len(prompt) - 1, cache_row=cache_row, slot=slot, refined=refined)
+    token = runner.first_token(newest, wait=waited.append)
+    layers = len(model.weights.layers)
+    assert waited == [*range(layers + 1)] * len(chunks) + [layers + 1]
+    return token
 
 
 @pytest.mark.parametrize(
