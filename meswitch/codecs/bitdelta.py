@@ -49,7 +49,7 @@ class BitDelta:
         N, K = delta.shape
         tensors = {name: spec.empty(delta.device) for name, spec in self.layout(N, K).items()}
         magnitude = torch.zeros(1, dtype=torch.float64, device=delta.device)
-        for rows in row_chunks(N, K):
+        for rows in row_chunks(N, K, delta.device):
             magnitude += delta[rows].abs().sum(dtype=torch.float64)
             tensors["codes"][rows] = pack(codes_of(nearest_levels(delta[rows], 1), 1), 1)
         tensors["step"] = checked_cast(2 * magnitude / (N * K), torch.float32)

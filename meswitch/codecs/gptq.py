@@ -18,7 +18,7 @@ from meswitch.codecs.rtn import Rtn
 from meswitch.errors import CodecOptionError
 from meswitch_kernels.packing import BITS, pack
 
-__all__ = ["Gptq"]
+__all__ = ["Gptq", "feedback_of", "round_with_feedback"]
 
 # columns whose feedback to later ones is summed up before it is applied
 _BLOCK_COLUMNS = 128
@@ -89,7 +89,7 @@ class Gptq:
             levels[rows], tensors["step"][rows] = quantise_rows(delta[rows], bits=self.bits, rule="mse")
         if input_second_moment is not None and not delta.is_meta:
             moment = checked_second_moment(input_second_moment, K).to(delta.device)
-            levels = _round_with_feedback(delta, tensors["step"], _feedback(moment, self.damp), self.bits)
+            levels = round_with_feedback(delta, tensors["step"], feedback_of(moment, self.damp), self.bits)
         for rows in row_chunks(N, K, delta.device):
             tensors["codes"][rows] = pack(codes_of(levels[rows], self.bits), self.bits)
             if self.step == "unbiased":
@@ -108,33 +108,36 @@ class Gptq:
         return Rtn(bits=self.bits, step=self.step)
 
 
-def _feedback(second_moment: torch.Tensor, damp: float) -> torch.Tensor:
-    """The upper Cholesky factor of the inverse of the damped second moment, `[K, K]` float32.
+def feedback_of(second_moment: torch.Tensor, damp: float) -> torch.Tensor:
+    """The upper Cholesky factors of the inverses of the damped second moments, `[…, K, K]` float32.
 
     Row k, divided by its diagonal, says how much of channel k's error the later channels take.
+
+    Args:
+        second_moment: `[…, K, K]` float64.
+        damp: added to each diagonal, as a share of its mean.
     """
-    diagonal = second_moment.diagonal()
+    mean = second_moment.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
     # inputs that never occur are as good as independent
-    scale = float(diagonal.mean()) or 1.0
-    damped = second_moment / scale + damp * torch.eye(len(diagonal), dtype=torch.float64, device=second_moment.device)
+    damped = second_moment / torch.where(mean > 0, mean, 1.0)
+    damped.diagonal(dim1=-2, dim2=-1).add_(damp)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor: torch.Tensor = torch.linalg.cholesky(inverse).T.contiguous()
-    return factor.to(torch.float32)
+    return torch.linalg.cholesky(inverse).mT.contiguous().to(torch.float32)
 
 
-def _round_with_feedback(delta: torch.Tensor, step: torch.Tensor, feedback: torch.Tensor, bits: int) -> torch.Tensor:
-    """The levels `[N, K]` of `delta` `[N, K]` at the steps `[N]`."""
-    K = delta.shape[1]
+def round_with_feedback(delta: torch.Tensor, step: torch.Tensor, feedback: torch.Tensor, bits: int) -> torch.Tensor:
+    """The levels `[…, N, K]` of `delta` `[…, N, K]` at the steps `[…, N]`, for `feedback` `[…, K, K]`."""
+    K = delta.shape[-1]
     left = delta.clone(memory_format=torch.contiguous_format)
     levels = torch.empty_like(left)
     divisor = torch.where(step > 0, step, 1.0)
     for start in range(0, K, _BLOCK_COLUMNS):
         stop = min(start + _BLOCK_COLUMNS, K)
-        errors = torch.empty_like(left[:, start:stop])
+        errors = torch.empty_like(left[..., start:stop])
         for k in range(start, stop):
-            levels[:, k] = nearest_levels(left[:, k] / divisor, bits)
-            error = (left[:, k] - step * levels[:, k]) / feedback[k, k]
-            left[:, k:stop] -= error.unsqueeze(1) * feedback[k, k:stop]
-            errors[:, k - start] = error
-        left[:, stop:] -= errors @ feedback[start:stop, stop:]
+            levels[..., k] = nearest_levels(left[..., k] / divisor, bits)
+            error = (left[..., k] - step * levels[..., k]) / feedback[..., k, k, None]
+            left[..., k:stop] -= error.unsqueeze(-1) * feedback[..., k, None, k:stop]
+            errors[..., k - start] = error
+        left[..., stop:] -= errors @ feedback[..., start:stop, stop:]
     return levels

@@ -82,7 +82,7 @@ class Ternary:
         if not delta.is_meta:
             scopes = delta.view(tensors["step"].shape[0], -1)
             mask = torch.empty_like(delta, dtype=torch.bool)
-            for rows in row_chunks(*scopes.shape):
+            for rows in row_chunks(*scopes.shape, delta.device):
                 kept = _largest(scopes[rows].abs(), self._kept(scopes.shape[1]))
                 mask.view_as(scopes)[rows] = kept
                 tensors["step"][rows] = checked_cast(self.alpha * self._steps(scopes[rows], kept), torch.float32)
@@ -106,7 +106,7 @@ class Ternary:
         step = tensors["step"].expand(N)
         delta = torch.empty(N, K, device=step.device)
         before = 0
-        for rows in row_chunks(N, K):
+        for rows in row_chunks(N, K, step.device):
             mask = unpack(tensors["mask"][rows], 1, K)
             # the number of each kept element in row-major order
             number = mask.view(-1).cumsum(0).add_(before - 1)
