@@ -122,7 +122,8 @@ def feedback_of(second_moment: torch.Tensor, damp: float) -> torch.Tensor:
     damped = second_moment / torch.where(mean > 0, mean, 1.0)
     damped.diagonal(dim1=-2, dim2=-1).add_(damp)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse).mT.contiguous().to(torch.float32)
+    factor: torch.Tensor = torch.linalg.cholesky(inverse).mT.contiguous()
+    return factor.to(torch.float32)
 
 
 def round_with_feedback(delta: torch.Tensor, step: torch.Tensor, feedback: torch.Tensor, bits: int) -> torch.Tensor:

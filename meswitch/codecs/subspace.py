@@ -44,7 +44,8 @@ def moment_root(second_moment: torch.Tensor) -> torch.Tensor:
         second_moment: symmetric and positive semi-definite.
     """
     values, vectors = torch.linalg.eigh(second_moment.to(torch.float64))
-    return vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
+    root: torch.Tensor = vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
+    return root
 
 
 def weighted_directions(matrix: torch.Tensor, rank: int, second_moment: torch.Tensor) -> torch.Tensor:
