@@ -1,6 +1,6 @@
 """Builds what the engine needs on a GPU, within its memory budget: weights, slots, cache, steps and tiers."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,12 +21,16 @@ from meswitch.cuda.decoder import Decoder, rotary_tables
 from meswitch.cuda.decoder_shape import DecoderShape, decoder_shape
 from meswitch.cuda.delta_image import DeltaImageSource
 from meswitch.cuda.expert_layout import layout_of
+from meswitch.cuda.graphs import GraphPool
 from meswitch.cuda.image import ImageSource
 from meswitch.cuda.kept_images import KeptImages
 from meswitch.cuda.kv_cache import KvCache, kv_bytes
 from meswitch.cuda.memory_plan import MemoryPlan, plan_memory
 from meswitch.cuda.pinned import PinnedArena
 from meswitch.cuda.pool import CudaPool
+from meswitch.cuda.prompt_runner import PromptRunner, padded_tokens
+from meswitch.cuda.prompt_state import prompt_tensors
+from meswitch.cuda.runners import Runners
 from meswitch.cuda.slot_layout import SlotLayout
 from meswitch.cuda.slots import SlotArena
 from meswitch.cuda.step_runner import StepRunner
@@ -210,18 +214,27 @@ class _Builder:
             device=self.device,
         )
 
-    def runner(self, weights: WholeWeights, slots: SlotArena | None, cache: KvCache) -> StepRunner:
-        """Steps with these weights, compiled and captured."""
-        rotary = rotary_tables(self.base_config, positions=cache.tokens, device=self.device)
-        decoder = Decoder(self.shape, weights, slots, cache, rotary)
-        device = self.config.device
-        runner = StepRunner(decoder, max_rows=self.limits.max_rows, device=self.device, use_graphs=device.use_graphs)
-        with torch.inference_mode():
-            decoder.warm_up(chunk_tokens=min(device.prefill_chunk_tokens, cache.tokens))
-            runner.warm_up()
-        return runner
+    @torch.inference_mode()
+    def runners(self, weights: Sequence[WholeWeights], slots: SlotArena | None) -> dict[int, Runners]:
+        """What runs with each of these, compiled and captured, by the address of their memory.
 
-    def batch(self, runners: Mapping[int, StepRunner]) -> CudaBatch:
+        One of them computes at a time: they share keys and values, a prompt's tensors, and the memory of graphs.
+        """
+        cache, device = self.cache(), self.config.device
+        rotary = rotary_tables(self.base_config, positions=cache.tokens, device=self.device)
+        chunk = min(device.prefill_chunk_tokens, cache.tokens)
+        tensors = prompt_tensors(self.shape, tokens=padded_tokens(chunk), dtype=self.dtype, device=self.device)
+        graphs = GraphPool(self.device) if device.use_graphs else None
+        found = {}
+        for whole in weights:
+            decoder = Decoder(self.shape, whole, slots, cache, rotary)
+            steps = StepRunner(decoder, max_rows=self.limits.max_rows, device=self.device, graphs=graphs)
+            runners = Runners(PromptRunner(decoder, tensors, graphs=graphs), steps)
+            runners.warm_up()
+            found[whole.memory.data_ptr()] = runners
+        return found
+
+    def batch(self, runners: Mapping[int, Runners]) -> CudaBatch:
         """The rows that run, by the memory of the weights that they run with."""
         return CudaBatch(
             lambda weights: runners[weights.memory.data_ptr()],
@@ -258,7 +271,7 @@ def _delta_parts(builder: _Builder) -> tuple[CudaPool, CudaBatch, MemoryPlan]:
         base = _base(builder, whole)
     slots = SlotArena(layout, slots=plan.slots, device=builder.device)
     with builder.phase("steps"):
-        runner = builder.runner(base, slots, builder.cache())
+        runners = builder.runners([base], slots)
     pool = CudaPool(
         base,
         sources,
@@ -270,7 +283,7 @@ def _delta_parts(builder: _Builder) -> tuple[CudaPool, CudaBatch, MemoryPlan]:
     # one that cannot be read fails its own requests, by name
     with builder.phase("images"):
         pool.preload()
-    return pool, builder.batch({base.memory.data_ptr(): runner}), plan
+    return pool, builder.batch(runners), plan
 
 
 def _delta_sources(builder: _Builder) -> tuple[SlotLayout, dict[str, ImageSource]]:
@@ -304,13 +317,12 @@ def _whole_parts(builder: _Builder) -> tuple[WholeCudaPool, CudaBatch, MemoryPla
     asked = config.device.model_buffers
     wanted = len(sources) if asked is None else asked
     plan = builder.plan(base_bytes=0, slot_bytes=layout.nbytes, wanted=wanted, least=asked or 1)
-    cache = builder.cache()
     buffers = [
         WholeWeights(layout, torch.zeros(layout.nbytes, dtype=torch.uint8, device=builder.device))
         for _ in range(plan.slots)
     ]
     with builder.phase("steps"):
-        runners = {buffer.memory.data_ptr(): builder.runner(buffer, None, cache) for buffer in buffers}
+        runners = builder.runners(buffers, None)
     pool = WholeCudaPool(
         buffers,
         sources,
