@@ -95,7 +95,7 @@ def channel_scores(
 def channel_errors(delta: torch.Tensor, quantise: Quantise) -> torch.Tensor:
     """`‖D_i − D̂_i‖²` of each input channel when all of `delta` `[N, K]` is quantised: `[K]` float64."""
     errors = torch.zeros(delta.shape[1], dtype=torch.float64, device=delta.device)
-    for rows in row_chunks(*delta.shape, device=delta.device):
+    for rows in row_chunks(delta.shape[0], delta.shape[1], delta.device):
         levels, steps = quantise(delta[rows])
         errors += (delta[rows] - steps.unsqueeze(1) * levels).to(torch.float64).square_().sum(dim=0)
     return errors
@@ -127,6 +127,6 @@ def check_channels(codec: str, salient: torch.Tensor, K: int) -> None:
 
 def _channel_energies(delta: torch.Tensor) -> torch.Tensor:
     energies = torch.zeros(delta.shape[1], dtype=torch.float64, device=delta.device)
-    for rows in row_chunks(*delta.shape, device=delta.device):
+    for rows in row_chunks(delta.shape[0], delta.shape[1], delta.device):
         energies += delta[rows].to(torch.float64).square_().sum(dim=0)
     return energies

@@ -82,7 +82,7 @@ class Ternary:
         if not delta.is_meta:
             scopes = delta.view(tensors["step"].shape[0], -1)
             mask = torch.empty_like(delta, dtype=torch.bool)
-            for rows in row_chunks(*scopes.shape, device=delta.device):
+            for rows in row_chunks(scopes.shape[0], scopes.shape[1], delta.device):
                 kept = _largest(scopes[rows].abs(), self._kept(scopes.shape[1]))
                 mask.view_as(scopes)[rows] = kept
                 tensors["step"][rows] = checked_cast(self.alpha * self._steps(scopes[rows], kept), torch.float32)
