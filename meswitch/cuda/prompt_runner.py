@@ -118,6 +118,9 @@ class PromptRunner:
     def warm_up(self) -> None:
         """Compile and capture every chunk that can come, by computing some that nobody asked for."""
         for size in reversed(self._sizes):
+            # attention reads the cache: it must find numbers there
+            tokens = torch.zeros_like(self._parts[size].tokens)
+            self._parts[size].load(tokens, start=0, cache_row=0, slot=0)
             for key in self._keys(size):
                 for piece in range(self._decoder.pieces):
                     self._compute(piece, key)
