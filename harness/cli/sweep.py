@@ -1,6 +1,6 @@
 """`harness sweep`: how throughput, waiting, switching and memory grow with the number of experts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from harness.results import check_runs_dir
 from harness.sizes import format_bytes, parse_bytes
 from harness.sweep.build import rebuild_sweep
 from harness.sweep.cells import Grid, parse_grid
-from harness.sweep.estimate import ASSUMPTIONS, estimate_group
+from harness.sweep.estimate import ASSUMPTIONS, estimate_groups
 from harness.sweep.execute import SweepProgress, execute_sweep, is_done
 from harness.sweep.plan import SweepPlan, engine_groups, plan_sweep
 from harness.sweep.presets import PRESETS, SweepChoices, choose
@@ -144,6 +144,7 @@ def _run(
     try:
         progress = SweepProgress(
             on_engine=lambda arm, experts: console.print(f"{arm}: an engine of {experts} experts", highlight=False),
+            on_start=lambda seconds, phases: console.print(_started(seconds, phases), highlight=False, soft_wrap=True),
             on_cell=lambda record: console.print(_line(record), highlight=False, soft_wrap=True),
         )
         left = execute_sweep(plan, directory, gpu=gpu, progress=progress, time_limit_s=time_limit)
@@ -169,6 +170,11 @@ def _run(
     return OK if all(row.valid or row.outcome in ("does-not-fit", "oom") for row in rows) else INVALID
 
 
+def _started(seconds: float, phases: Mapping[str, float]) -> str:
+    named = ", ".join(f"{name} {phase_s:.1f}" for name, phase_s in phases.items())
+    return f"  started in {seconds:.1f} s: {named}"
+
+
 def _line(record: CellRecord) -> str:
     why = f": {record.message}" if record.message else ""
     return f"  {record.key}  {record.outcome}{why}"
@@ -180,9 +186,8 @@ def _print_plan(plan: SweepPlan, directory: SweepDirectory) -> None:
         table.add_column(heading, justify="left" if heading == "engine" else "right", no_wrap=True)
     total_s = most_s = 0.0
     count = 0
-    for group in engine_groups(plan):
-        missing = [cell for cell in group.cells if not is_done(directory, cell)]
-        seconds = estimate_group(plan, group, missing) if missing else None
+    groups = [(group, [cell for cell in group.cells if not is_done(directory, cell)]) for group in engine_groups(plan)]
+    for (group, missing), seconds in zip(groups, estimate_groups(plan, groups), strict=True):
         about, most = (seconds.total_s, seconds.most_s) if seconds else (0.0, 0.0)
         total_s, most_s, count = total_s + about, most_s + most, count + len(missing)
         counts = (str(len(group.cells)), str(len(group.cells) - len(missing)))

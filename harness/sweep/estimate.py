@@ -1,30 +1,39 @@
 """About how long a sweep takes: a sum of stated constants, to plan by, and not a measurement of anything."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.sweep.plan import EngineGroup, SweepPlan
+from harness.sweep.plan import EngineGroup, SweepPlan, refusal
 
-__all__ = ["ASSUMPTIONS", "GroupEstimate", "estimate_group"]
+__all__ = ["ASSUMPTIONS", "GroupEstimate", "estimate_groups"]
 
 GIB = 1 << 30
 
-# an H100's host, one process: seconds of starting Python and the CUDA context, compiling and capturing
-START_S = {"cpu": 4.0, "cuda": 20.0}
-# of filling and pinning host memory
+# of Python, its modules and a CUDA context, once in a call on a GPU; of a whole engine on a CPU, which has its own
+PROCESS_S = {"cpu": 4.0, "cuda": 8.0}
+# of compiling from a warm cache and capturing: for deltas in slots, and for each whole model in a buffer
+STEPS_S = {"delta": 5.0, "full": 0.5}
+# of making and pinning host memory and drawing what lies there: once in a call for each size of image
 PINNED_S_PER_GIB = 1.0
 # bytes/s from pinned host memory, measured in copies of 1 GiB
 HOST_TO_DEVICE_BYTES_PER_S = 55e9
 # of a touch beside the copy
 TOUCH_S = 0.05
+# of a cell beside its warm-up and its window: what is in flight ends, and its records are written
+CELL_S = 0.2
 
 ASSUMPTIONS: Mapping[str, float] = {
-    "engine_start_s_cuda": START_S["cuda"],
-    "engine_start_s_cpu": START_S["cpu"],
+    "process_s_cuda": PROCESS_S["cuda"],
+    "process_s_cpu": PROCESS_S["cpu"],
+    "steps_s_delta": STEPS_S["delta"],
+    "steps_s_whole_model": STEPS_S["full"],
     "pinned_s_per_gib": PINNED_S_PER_GIB,
     "host_to_device_bytes_per_s": HOST_TO_DEVICE_BYTES_PER_S,
     "touch_s": TOUCH_S,
+    "cell_s": CELL_S,
 }
+"""Solved from the starts of two engines on an H100's host: 21.8 s for 16 experts in slots with four host images of
+1.77 GiB, and 22.3 s for one whole model in a buffer with one of 13.5 GiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,24 +55,50 @@ class GroupEstimate:
         return self.start_s + self.cells_most_s
 
 
-def estimate_group(plan: SweepPlan, group: EngineGroup, cells: Sequence[object]) -> GroupEstimate:
-    """The estimate of an engine and those of its cells that have no result yet."""
-    model, image = plan.prepared.model_bytes, _image_bytes(plan, group)
-    device = group.config.device.kind
-    start_s = START_S[device]
-    held = min(group.experts, max(group.config.memory_budget_bytes - model, 0) // image + 1)
-    if device == "cuda":
-        start_s += PINNED_S_PER_GIB * _host_images(group) * image / GIB
-        start_s += held * (image / HOST_TO_DEVICE_BYTES_PER_S + TOUCH_S)
+def estimate_groups(
+    plan: SweepPlan, groups: Iterable[tuple[EngineGroup, Sequence[object]]]
+) -> Iterator[GroupEstimate | None]:
+    """The estimate of each engine and of those of its cells that have no result yet; `None` where none is left.
+
+    Engines of a GPU share a process, one after the other, and the host images of their size: in the order given.
+    """
+    pinned: dict[int, int] = {}
+    for group, cells in groups:
+        if not cells:
+            yield None
+        elif refusal(plan, group) is not None:
+            yield GroupEstimate(start_s=0.0, cells_s=0.0, cells_most_s=0.0)
+        else:
+            yield _estimate(plan, group, len(cells), pinned)
+
+
+def _estimate(plan: SweepPlan, group: EngineGroup, cells: int, pinned: dict[int, int]) -> GroupEstimate:
+    start_s = PROCESS_S["cpu"] if group.config.device.kind == "cpu" else _start_s(plan, group, pinned)
     workload = plan.workload
-    if group.arm.every and group.experts * model > group.config.memory_budget_bytes:
-        # refused by arithmetic, before anything is allocated or compiled
-        return GroupEstimate(start_s=START_S[device] / 2, cells_s=0.0, cells_most_s=0.0)
     return GroupEstimate(
         start_s=start_s,
-        cells_s=len(cells) * (workload.seconds + workload.warm_up_s),
-        cells_most_s=len(cells) * (workload.seconds + workload.warm_up_limit_s),
+        cells_s=cells * (workload.seconds + workload.warm_up_s + CELL_S),
+        cells_most_s=cells * (workload.seconds + workload.warm_up_limit_s + CELL_S),
     )
+
+
+def _start_s(plan: SweepPlan, group: EngineGroup, pinned: dict[int, int]) -> float:
+    image, held = _image_bytes(plan, group), _held(plan, group)
+    start_s = 0.0 if pinned else PROCESS_S["cuda"]
+    images = _host_images(group)
+    start_s += PINNED_S_PER_GIB * max(images - pinned.get(image, 0), 0) * image / GIB
+    pinned[image] = max(images, pinned.get(image, 0))
+    steps_s = STEPS_S[group.config.weights] * (held if group.config.weights == "full" else 1)
+    return start_s + steps_s + held * (image / HOST_TO_DEVICE_BYTES_PER_S + TOUCH_S)
+
+
+def _held(plan: SweepPlan, group: EngineGroup) -> int:
+    """Experts, or whole models, that are on the device at once."""
+    room = group.config.memory_budget_bytes - plan.kv_bytes
+    if group.config.weights == "delta":
+        room -= plan.prepared.model_bytes
+    most = group.config.device.model_buffers or group.config.device.slots or group.experts
+    return max(min(most, group.experts, room // _image_bytes(plan, group)), 1)
 
 
 def _image_bytes(plan: SweepPlan, group: EngineGroup) -> int:

@@ -1,7 +1,8 @@
 """Measures the cells of a plan, engine by engine; what is there already is left as it is."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from harness.clock import Clock, MonotonicClock
 from harness.drivers.base import Driver
-from harness.drivers.local import LocalDriver
+from harness.drivers.local import LocalDriver, LocalDrivers
 from harness.engines import describe_engine
 from harness.errors import DriverError, HarnessError
 from harness.loadgen import Pulse
@@ -19,7 +20,7 @@ from harness.records import NS_PER_S, RequestRecord
 from harness.results import to_json_object
 from harness.run import plain_stats, start_outcome
 from harness.sweep.loop import CellLoop, CellWindow
-from harness.sweep.plan import EngineGroup, PlannedCell, SweepPlan, engine_groups
+from harness.sweep.plan import EngineGroup, PlannedCell, SweepPlan, engine_groups, refusal
 from harness.sweep.results import CellOutcome, CellRecord, SweepDirectory, SweepManifest
 from harness.sweep.workload import cell_requests, touch_requests
 from harness.telemetry import GpuMonitor, Sample, Sampler, read_samples
@@ -41,10 +42,12 @@ class SweepProgress:
 
     Attributes:
         on_engine: one starts: of which arm, with how many experts.
+        on_start: it did: after how many seconds, and how many of them each phase took.
         on_cell: a cell has a result.
     """
 
     on_engine: Callable[[str, int], None] = field(default=lambda arm, experts: None)
+    on_start: Callable[[float, Mapping[str, float]], None] = field(default=lambda seconds, phases: None)
     on_cell: Callable[[CellRecord], None] = field(default=lambda record: None)
 
 
@@ -54,13 +57,14 @@ def execute_sweep(
     *,
     gpu: GpuMonitor,
     clock: Clock | None = None,
-    make_driver: Callable[[EngineConfig], Driver] = LocalDriver,
+    make_driver: Callable[[EngineConfig], Driver] | None = None,
     progress: SweepProgress | None = None,
     time_limit_s: float | None = None,
 ) -> int:
     """How many cells are left, after measuring what has no result yet and writing each as soon as it is there.
 
     Args:
+        make_driver: of an engine; by default each has a process of its own, but that a GPU's share one, in turn.
         time_limit_s: after so many seconds nothing is begun; a further call goes on.
 
     Raises:
@@ -69,20 +73,27 @@ def execute_sweep(
     manifest = _manifest(plan, gpu)
     directory.write_manifest(manifest)
     deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
-    session = _Session(
-        plan=plan,
-        directory=directory,
-        gpu=gpu,
-        clock=clock or MonotonicClock(),
-        make_driver=make_driver,
-        progress=progress or SweepProgress(),
-        commit=recorded_commit(manifest.provenance),
-    )
-    try:
-        return _measure_groups(session, deadline_s)
-    except BaseException:
-        directory.remove_if_empty()
-        raise
+    with ExitStack() as stack:
+        if make_driver is None:
+            make_driver = LocalDriver
+            if plan.options.device == "cuda":
+                make_driver = drivers = LocalDrivers()
+                stack.callback(drivers.close)
+        session = _Session(
+            plan=plan,
+            directory=directory,
+            gpu=gpu,
+            clock=clock or MonotonicClock(),
+            make_driver=make_driver,
+            progress=progress or SweepProgress(),
+            commit=recorded_commit(manifest.provenance),
+            gpu_before_bytes=gpu.read(None).memory_bytes,
+        )
+        try:
+            return _measure_groups(session, deadline_s)
+        except BaseException:
+            directory.remove_if_empty()
+            raise
 
 
 def _measure_groups(session: "_Session", deadline_s: float | None) -> int:
@@ -123,6 +134,7 @@ class _Session:
     make_driver: Callable[[EngineConfig], Driver]
     progress: SweepProgress
     commit: str | None
+    gpu_before_bytes: int | None
     # by arm, policy and budget: the fewest experts that did not fit, and what was said then
     _too_many: dict[tuple[str, str, int], tuple[int, str]] = field(default_factory=dict)
 
@@ -132,7 +144,9 @@ class _Session:
         Raises:
             HarnessError or MeswitchError: the first engine of all does not start: a mistake, and no result.
         """
-        if self._is_known_not_to_fit(group, cells):
+        if (message := self._refusal(group, cells)) is not None:
+            for planned in cells:
+                self._write(self.record(group, planned, outcome="does-not-fit", message=message), (), ())
             return 0
         todo = list(cells)
         while todo:
@@ -149,15 +163,15 @@ class _Session:
                     self._write(*engine.measure(todo.pop(0)))
         return 0
 
-    def _is_known_not_to_fit(self, group: EngineGroup, cells: Sequence[PlannedCell]) -> bool:
+    def _refusal(self, group: EngineGroup, cells: Sequence[PlannedCell]) -> str | None:
+        """Why no engine needs to start to know that they do not fit: arithmetic, or that fewer did not; else `None`."""
+        if (message := refusal(self.plan, group)) is not None:
+            return message
         cell = cells[0].cell
         known = self._too_many.get((cell.arm, cell.policy, cell.budget_bytes))
         if known is None or not group.arm.every or cell.experts < known[0]:
-            return False
-        message = f"{known[0]} experts do not fit already: {known[1]}"
-        for planned in cells:
-            self._write(self.record(group, planned, outcome="does-not-fit", message=message), (), ())
-        return True
+            return None
+        return f"{known[0]} experts do not fit already: {known[1]}"
 
     def _keep_failure(self, group: EngineGroup, cells: Sequence[PlannedCell], error: Exception) -> None:
         outcome = _outcome(error)
@@ -191,6 +205,7 @@ class _Session:
             commit=self.commit,
             cell=planned.cell,
             config=describe_engine(group.config),
+            engine_experts=group.experts,
             outcome=outcome,
             message=message,
             started=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -210,8 +225,9 @@ class _Engine:
         self._group = group
         self._session = session
         self._driver = session.make_driver(group.config)
-        self._gpu_before = session.gpu.read(None).memory_bytes
+        self._gpu_at_start = session.gpu.read(None).memory_bytes
         self._startup_s: float | None = None
+        self._startup: Mapping[str, float] = {}
         self._touched: tuple[str, ...] = ()
         self.failure: Exception | None = None
         self.is_usable = True
@@ -224,7 +240,7 @@ class _Engine:
             warm_page_cache([config.base, *config.experts.values()])
         try:
             self._driver.start()
-            self._touch()
+            self._startup = self._touch()
         except (MeswitchError, HarnessError) as error:
             self._driver.stop()
             self.failure = error
@@ -232,6 +248,7 @@ class _Engine:
             self._driver.stop()
             raise
         self._startup_s = (self._session.clock.now_ns() - started_ns) / NS_PER_S
+        self._session.progress.on_start(self._startup_s, self._startup)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -242,10 +259,12 @@ class _Engine:
         record = replace(
             self._session.record(self._group, planned, outcome="ok"),
             startup_s=self._startup_s,
+            startup=self._startup,
             touched=self._touched,
-            gpu_before_bytes=self._gpu_before,
+            gpu_before_bytes=self._session.gpu_before_bytes,
+            gpu_at_start_bytes=self._gpu_at_start,
         )
-        self._startup_s = None
+        self._startup_s, self._startup = None, {}
         try:
             before = plain_stats(self._driver.stats())
             window, samples = self._run(planned)
@@ -293,8 +312,13 @@ class _Engine:
             length_ns = window.closed_ns - window.opened_ns
             return window, [sample for sample in read_samples(path) if sample.t_ns <= length_ns]
 
-    def _touch(self) -> None:
-        """Ask once for each expert that memory holds, so that what is measured is not the filling of an empty one."""
+    def _touch(self) -> Mapping[str, float]:
+        """Ask once for each expert that memory holds, so that what is measured is not the filling of an empty one.
+
+        Returns:
+            Seconds of the start by phase, these among them.
+        """
+        started_ns = self._session.clock.now_ns()
         stats = self._driver.stats()
         slots = stats.slots if stats is not None else None
         names = tuple(self._group.cells[-1].experts)[: slots if slots is not None else None]
@@ -302,6 +326,8 @@ class _Engine:
             self._driver.send(item.request)
             self._await_end(item.request.request_id)
         self._touched = names
+        touches_s = (self._session.clock.now_ns() - started_ns) / NS_PER_S
+        return {**(stats.startup_s if stats is not None else {}), "touches": touches_s}
 
     def _await_end(self, request_id: str) -> None:
         clock = self._session.clock

@@ -1,5 +1,6 @@
 """A sweep resolved and checked before the first engine starts: its cells, and the engines that serve them."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -20,7 +21,7 @@ from meswitch.families import load_family
 from meswitch.families.shape_family import ShapeFamily
 from meswitch.home import home_dir
 
-__all__ = ["EngineGroup", "PlannedCell", "SweepPlan", "engine_groups", "plan_sweep", "sweep_experts"]
+__all__ = ["EngineGroup", "PlannedCell", "SweepPlan", "engine_groups", "plan_sweep", "refusal", "sweep_experts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class SweepPlan:
 
     Attributes:
         experts: names, as many as the largest cell asks for; a smaller cell takes the first ones.
+        kv_bytes: of the budget that no weights can have, because keys and values do.
         commit: of the code, as a user says it where it is not a git checkout.
     """
 
@@ -37,6 +39,7 @@ class SweepPlan:
     options: EngineOptions
     prepared: Prepared
     experts: tuple[str, ...]
+    kv_bytes: int = 0
     commit: str | None = None
 
     def config(self) -> dict[str, Any]:
@@ -109,6 +112,7 @@ def plan_sweep(
         experts=experts,
         commit=commit,
     )
+    plan = replace(plan, kv_bytes=_kv_bytes(plan))
     _check_budgets(plan)
     return plan
 
@@ -135,6 +139,35 @@ def _check_budgets(plan: SweepPlan) -> None:
     """A budget that holds no model is a result for the arm that is to hold all of them, and a mistake for the rest."""
     for budget in plan.grid.budgets:
         check_budget([arm for arm in plan.grid.arms if not arm.every], plan.prepared, plan.options, budget=budget)
+
+
+def _kv_bytes(plan: SweepPlan) -> int:
+    options = plan.options
+    if options.device != "cuda":
+        # a CPU's budget is of weights alone
+        return 0
+    import torch
+
+    from meswitch.architecture import read_config
+    from meswitch.cuda.decoder_shape import decoder_shape
+    from meswitch.cuda.kv_cache import kv_bytes
+
+    config = read_config(plan.prepared.base)
+    shape = decoder_shape(config, tied=bool(getattr(config, "tie_word_embeddings", False)))
+    tokens = min(options.max_context_tokens, getattr(config, "max_position_embeddings", None) or sys.maxsize)
+    return kv_bytes(shape, rows=options.max_rows, tokens=tokens, dtype=getattr(torch, options.dtype))
+
+
+def refusal(plan: SweepPlan, group: EngineGroup) -> str | None:
+    """Why the group's experts cannot all stay in its memory; `None` if they may, or need not."""
+    model, budget = plan.prepared.model_bytes, group.config.memory_budget_bytes
+    needed = group.experts * model + plan.kv_bytes
+    if not group.arm.every or needed <= budget:
+        return None
+    return (
+        f"memory must hold {group.experts} whole models of {model} bytes and {plan.kv_bytes} of keys and values = "
+        f"{needed} bytes, and the budget is {budget}"
+    )
 
 
 def engine_groups(plan: SweepPlan) -> Iterator[EngineGroup]:
@@ -173,11 +206,11 @@ def _most_slots(plan: SweepPlan, arm: Arm, budget: int) -> int:
     """More experts than this cannot be on the device at once, so that its memory holds the same for all of them."""
     if arm.weights == "full":
         # so many buffers are made, however few experts there are
-        return 1 if arm.buffers is not None else budget // plan.prepared.model_bytes
+        return 1 if arm.buffers is not None else (budget - plan.kv_bytes) // plan.prepared.model_bytes
     if plan.options.slots is not None:
         return plan.options.slots
     slot = max(size.whole for size in plan.prepared.sizes.values())
-    return (budget - plan.prepared.model_bytes) // slot + 1
+    return (budget - plan.prepared.model_bytes - plan.kv_bytes) // slot
 
 
 def _planned(plan: SweepPlan, arm: Arm, cell: Cell) -> PlannedCell:

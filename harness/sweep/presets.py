@@ -51,6 +51,18 @@ FULL = SweepChoices(
     warm_up_limit_s=30.0,
 )
 
+HEADLINE = replace(
+    FULL,
+    arms="meswitch,full-swap-host,all-resident",
+    popularity="uniform,zipf:1.0",
+    in_flight="16",
+    budgets="76GiB",
+    host_budget="8GiB",
+    seconds=3.0,
+    warm_up_s=0.5,
+    warm_up_limit_s=1.5,
+)
+
 QUICK = replace(
     FULL,
     experts="1,4,16,32,64,128",
@@ -67,6 +79,7 @@ QUICK = replace(
 PRESETS: Mapping[str, SweepChoices] = MappingProxyType(
     {
         "full": FULL,
+        "headline": HEADLINE,
         "quick": QUICK,
         "another": replace(
             QUICK,
@@ -74,8 +87,9 @@ PRESETS: Mapping[str, SweepChoices] = MappingProxyType(
             arms=f"meswitch,{SWAPS},{SWAPS.replace(',', '+grouped,')}+grouped",
             popularity="distinct",
             in_flight="1,4,16",
-            seconds=12.0,
-            warm_up_limit_s=20.0,
+            seconds=8.0,
+            # sixteen whole models, one after the other
+            warm_up_limit_s=15.0,
         ),
         "policies": replace(
             QUICK,
@@ -103,7 +117,8 @@ PRESETS: Mapping[str, SweepChoices] = MappingProxyType(
         ),
     }
 )
-"""`full`: everything that is published. `quick`: its shape in minutes. `another`: 16 experts, every request another
+"""`full`: everything that is published. `headline`: its main figure, from 1 expert to 128, in some five minutes.
+`quick`: the shape of that. `another`: 16 experts, every request another
 one. `policies`: more experts than slots. `pocket`: the small trained family on a CPU, to see how a sweep works."""
 
 

@@ -36,13 +36,16 @@ class CellRecord:
         config: of the engine.
         outcome: what became of it; `message` says why it was not measured.
         started: when, in UTC.
-        startup_s: of the engine; `None` where it ran already, for the cell before.
+        engine_experts: names that the engine knew, of which the cell asked for the first ones.
+        startup_s: of the engine; `None` where it ran already, for the cell before. startup: the same by phase, as the
+            engine counts them, and `touches`; what is missing is the process's own.
         window_ns: first and last moment that counts, from the cell's zero.
         settled: as in `CellWindow`.
         touched: experts in the order in which each was asked for once, before the cell.
         sequence: experts in the order in which the cell's requests were sent.
         stats_before, stats_after: the engine's counters at both ends of the cell.
-        gpu_before_bytes: device memory in use before the engine started: other people's.
+        gpu_before_bytes: device memory in use before the first engine of the call: other people's.
+        gpu_at_start_bytes: in use right before this engine was built: theirs, and what a process keeps that had one.
         shared_images: experts that have no place of their own in host memory, but another's.
         reasons: why the figures must not be used.
     """
@@ -61,7 +64,9 @@ class CellRecord:
     outcome: CellOutcome
     message: str | None = None
     started: str
+    engine_experts: int | None = None
     startup_s: float | None = None
+    startup: Mapping[str, float] = field(default_factory=dict)
     window_ns: tuple[int, int] | None = None
     settled: bool = False
     touched: tuple[str, ...] = ()
@@ -69,6 +74,7 @@ class CellRecord:
     stats_before: Mapping[str, JsonValue] | None = None
     stats_after: Mapping[str, JsonValue] | None = None
     gpu_before_bytes: int | None = None
+    gpu_at_start_bytes: int | None = None
     shared_images: int = 0
     reasons: tuple[str, ...] = ()
 

@@ -28,6 +28,7 @@ class SweepRow:
         commit: of the code that measured the cell, where it is known.
         n: requests whose first token came in the window; the distributions are theirs.
         ttft_*: `None` where the cell had not settled when its window opened; p99 from 300 requests on.
+        engine_experts: names that the engine knew; cells that share one have its memory.
         hit_rate: share of those requests whose expert was resident; belady_hit_rate: of the best policy that serves
             the same sequence in order, with as many slots.
         nvml_bytes: highest memory of the engine on the device.
@@ -52,6 +53,7 @@ class SweepRow:
     valid: bool
     reasons: tuple[str, ...]
     settled: bool
+    engine_experts: int | None = None
     window_s: float | None = None
     n: int = 0
     failed: int = 0
@@ -128,6 +130,7 @@ def cell_row(record: CellRecord, requests: Sequence[RequestRecord], samples: Seq
         valid=record.outcome == "ok",
         reasons=record.reasons,
         settled=record.settled,
+        engine_experts=record.engine_experts,
         shared_images=record.shared_images,
     )
     if record.outcome != "ok" or record.window_ns is None:

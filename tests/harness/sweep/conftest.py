@@ -69,6 +69,7 @@ def make_driver(clock: FakeClock) -> Callable[..., FakeDriver]:
             hits=0,
             moved_bytes=0,
             slots=len(config.experts) if config else 2,
+            startup_s={"imports": 0.5},
         )
         return FakeDriver(planned, clock, serial=serial, stats=stats)
 

@@ -70,7 +70,8 @@ def test_what_does_not_fit_is_a_result_and_more_of_it_is_not_tried(sweep, make_p
             driver.start = lambda: (_ for _ in ()).throw(CapacityError("needs 300 bytes, got 250"))
         return driver
 
-    directory, _, _ = sweep(make_plan("all-resident", (1, 2, 3, 4), budgets=(250,)), make=make)
+    # three models of 100 bytes would fit: what else an engine needs, it says itself
+    directory, _, _ = sweep(make_plan("all-resident", (1, 2, 3, 4), budgets=(450,)), make=make)
     assert outcomes(directory) == {
         ("all-resident", 1): "ok",
         ("all-resident", 2): "ok",
@@ -80,6 +81,32 @@ def test_what_does_not_fit_is_a_result_and_more_of_it_is_not_tried(sweep, make_p
     assert started == [1, 2, 3]
     messages = [cell.message for cell in directory.read_cells() if cell.outcome != "ok"]
     assert messages == ["needs 300 bytes, got 250", "3 experts do not fit already: needs 300 bytes, got 250"]
+
+
+def test_what_arithmetic_refuses_starts_no_engine(sweep, make_plan):
+    directory, _, seen = sweep(make_plan("all-resident", (1, 2, 3, 4), budgets=(250,)))
+    assert seen["engines"] == [("all-resident", 1), ("all-resident", 2)]
+    records = {cell.cell.experts: cell for cell in directory.read_cells()}
+    assert [records[n].outcome for n in (3, 4)] == ["does-not-fit", "does-not-fit"]
+    assert "must hold 4 whole models of 100 bytes" in records[4].message
+    assert records[3].startup_s is None
+
+
+def test_a_cell_says_which_engine_served_it_and_its_hit_rates_are_its_own(sweep, make_plan):
+    plan = make_plan(experts=(1, 2, 4), budgets=(120,), popularities=("distinct",))
+    directory, _, seen = sweep(plan)
+    # two slots beside the base: the engine of four experts serves the cell of two
+    assert seen["engines"] == [("meswitch", 1), ("meswitch", 4)]
+    records = {cell.cell.experts: cell for cell in directory.read_cells()}
+    assert {n: record.engine_experts for n, record in records.items()} == {1: 1, 2: 4, 4: 4}
+    assert set(records[2].sequence) == {"e0", "e1"}
+    assert set(records[4].sequence) == {"e0", "e1", "e2", "e3"}
+    # what the cell before asked for is what the next one finds
+    assert records[4].touched == (*records[2].touched, *records[2].sequence)
+    assert [records[n].startup_s is None for n in (1, 2, 4)] == [False, False, True]
+    assert records[2].startup.keys() == {"imports", "touches"}
+    rows = {row.experts: row for row in rebuild_sweep(directory).rows}
+    assert {n: row.engine_experts for n, row in rows.items()} == {1: 1, 2: 4, 4: 4}
 
 
 @pytest.mark.parametrize(
