@@ -1,5 +1,7 @@
 """The GPU engine as a whole, its kernels interpreted, against `generate()` of each merged expert."""
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -175,3 +177,15 @@ def test_an_architecture_without_a_path_is_refused(roots, tmp_path):
     other = save_base(tmp_path / "gemma", tiny_config("gemma", num_hidden_layers=1))
     with pytest.raises(UnsupportedModelError, match="on CUDA a model must be one of llama"):
         engine(roots, base=other)
+
+
+@pytest.mark.parametrize("weights", ["delta", "full"])
+def test_nothing_holds_an_engine_that_was_closed(roots, weights):
+    served = engine(roots, weights=weights, device=replace(DEVICE, slots=1, model_buffers=1))
+    run(served, [ask("a", "e1", (5, 6), max_tokens=2)])
+    held = [weakref.ref(served), weakref.ref(served._pool), weakref.ref(served._batch)]
+    served.close()
+    del served
+    gc.collect()
+    # another engine of this process needs the device's memory
+    assert [reference() for reference in held] == [None, None, None]
