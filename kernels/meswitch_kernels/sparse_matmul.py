@@ -40,14 +40,17 @@ def _words(codes, signs, b_n, o_w, UNITS, GROUP: tl.constexpr, EVEN: tl.constexp
 
 @jit
 def _selectors(b_w, b_s, GROUP: tl.constexpr, ASM: tl.constexpr):
-    """Codes as selectors, four of which one permutation looks up."""
+    """Codes as selectors, four of which one permutation looks up.
+
+    `ASM` is the whole tuple: a string taken out of it is no constexpr in Triton 3.6, and no argument there.
+    """
     if GROUP == 8:
         return tl.inline_asm_elementwise(
-            ASM, "=&r,=&r,=&r,=&r,r", [b_w], dtype=(tl.int8, tl.int8, tl.int8, tl.int8), is_pure=True, pack=4
+            ASM[0], "=&r,=&r,=&r,=&r,r", [b_w], dtype=(tl.int8, tl.int8, tl.int8, tl.int8), is_pure=True, pack=4
         )
     else:
         return tl.inline_asm_elementwise(
-            ASM, "=&r,=&r,=&r,=&r,=&r,=&r,=&r,=&r,r,r,r", [b_w, b_s],
+            ASM[0], "=&r,=&r,=&r,=&r,=&r,=&r,=&r,=&r,r,r,r", [b_w, b_s],
             dtype=(tl.int8, tl.int8, tl.int8, tl.int8, tl.int8, tl.int8, tl.int8, tl.int8), is_pure=True, pack=4,
         )  # fmt: skip
 
@@ -96,7 +99,7 @@ def _multiplied(
     for plane in tl.static_range(KEEP):
         if ASM is not None:
             b_w, b_s = _words(codes, signs, plane * N + b_n, o_w, UNITS, GROUP, EVEN)
-            b_select = _selectors(b_w, b_s, GROUP, ASM[0])
+            b_select = _selectors(b_w, b_s, GROUP, ASM)
         for p in tl.static_range(16 if GROUP == 8 else 32):
             # the second plane finds them in the L1 cache
             b_x = tl.load(slices + i_x + p * KB, mask=m_x, other=0)
