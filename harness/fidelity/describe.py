@@ -6,7 +6,6 @@ The described delta is written as D̂; it is float32, `[N, K]`, by parameter nam
 import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from uuid import uuid4
@@ -14,23 +13,18 @@ from uuid import uuid4
 import torch
 
 from harness.answers import end_on_interrupt
+from harness.fidelity.moments import Moments
+from harness.fidelity.stacked import Stacks
 from harness.fidelity.subject import Subject
-from meswitch.calibration import collect_input_second_moments
 from meswitch.codecs import Codec, decompress, parse_codec, takes_second_moment
-from meswitch.codecs.nested import Nested
-from meswitch.codecs.rtn import Rtn
-from meswitch.codecs.sparse_sign import SparseSign
-from meswitch.codecs.ternary import Ternary
 
 __all__ = [
     "HeavyWork",
-    "Moments",
-    "collect_moments",
     "describe",
-    "describe_stacked",
-    "has_independent_rows",
+    "describe_one",
     "is_heavy",
     "size_of",
+    "stacks_of",
 ]
 
 Described = Mapping[str, torch.Tensor]
@@ -39,27 +33,9 @@ MATRICES_A_TURN = 8
 """How many a process takes before it looks whether it is still wanted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moments:
-    """`Σ x xᵀ` of the linears' inputs `[K, K]`, by parameter name, and its diagonals `[K]`."""
-
-    second: Described
-    square_sums: Described
-
-
-def collect_moments(subject: Subject) -> Moments:
-    """The moments of the expert's inputs over its calibration items, their first token left out.
-
-    `subject.model` must hold the expert's weights.
-    """
-    texts = {str(i): {"input_ids": list(item.ids)} for i, item in enumerate(subject.calibration)}
-    second = collect_input_second_moments(subject.model, texts.__getitem__, texts, names=subject.linears, skip_tokens=1)
-    return Moments(second=second, square_sums={name: moment.diagonal().clone() for name, moment in second.items()})
-
-
 def is_heavy(codec: Codec) -> bool:
-    """Whether it decomposes large matrices, or goes through them column by column."""
-    return codec.name == "lowrank" or takes_second_moment(codec)
+    """Whether it decomposes large matrices."""
+    return codec.name in ("lowrank", "eora")
 
 
 def describe_one(codec: Codec, delta: torch.Tensor, second: torch.Tensor | None, sums: torch.Tensor) -> torch.Tensor:
@@ -71,38 +47,26 @@ def describe_one(codec: Codec, delta: torch.Tensor, second: torch.Tensor | None,
     return decompress(codec.compress(delta, input_square_sum=sums))
 
 
-def has_independent_rows(codec: Codec) -> bool:
-    """Whether a row of D̂ depends on that row of the delta alone: matrices of equal width can be described as one."""
-    match codec:
-        case Nested() | Rtn():
-            return True
-        case SparseSign():
-            return codec.channels == 0 and codec.pick == "magnitude"
-        case Ternary():
-            return codec.scope == "row"
-    return False
+def describe(codec: Codec, stacks: Stacks) -> dict[str, torch.Tensor]:
+    """D̂ of all linears, on the deltas' device; products are rounded to no less than float32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        found, moments = stacks.describe(codec), stacks.moments
+        if found is not None:
+            return found
+        return {
+            name: describe_one(codec, delta, moments.second[name], moments.square_sums[name])
+            for name, delta in stacks.deltas.items()
+        }
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
-def describe(codec: Codec, subject: Subject, moments: Moments, *, half: bool = False) -> dict[str, torch.Tensor]:
-    """D̂ of all linears, on the subject's device."""
+def stacks_of(subject: Subject, moments: Moments, *, half: bool = False) -> Stacks:
+    """The deltas of a subject's linears."""
     expert = subject.trained(half)
-    if has_independent_rows(codec):
-        return describe_stacked(codec, {name: expert[name] - subject.base[name] for name in subject.linears})
-    return {
-        name: describe_one(codec, expert[name] - subject.base[name], moments.second[name], moments.square_sums[name])
-        for name in subject.linears
-    }
-
-
-def describe_stacked(codec: Codec, deltas: Described) -> dict[str, torch.Tensor]:
-    """D̂ of each delta, those of equal width described together: two matrices in place of hundreds of small ones."""
-    described: dict[str, torch.Tensor] = {}
-    for width in dict.fromkeys(delta.shape[1] for delta in deltas.values()):
-        names = [name for name, delta in deltas.items() if delta.shape[1] == width]
-        whole = decompress(codec.compress(torch.cat([deltas[name] for name in names])))
-        parts = torch.split(whole, [len(deltas[name]) for name in names])
-        described |= dict(zip(names, parts, strict=True))
-    return described
+    return Stacks({name: expert[name] - subject.base[name] for name in subject.linears}, moments)
 
 
 def size_of(codec: Codec, subject: Subject) -> tuple[float, int]:

@@ -11,9 +11,11 @@ import torch
 
 from harness.fidelity.arms import GROUPS, Arm
 from harness.fidelity.bench import Bench, Scores
-from harness.fidelity.describe import HeavyWork, Moments, collect_moments, describe, is_heavy, size_of
+from harness.fidelity.describe import HeavyWork, describe, is_heavy, size_of, stacks_of
 from harness.fidelity.distil import DistilConfig, distilled
+from harness.fidelity.moments import Moments, collect_moments
 from harness.fidelity.scores import Record, append_record, keep_records, pack_records, record_path
+from harness.fidelity.stacked import Stacks
 from harness.fidelity.subject import Subject, take_weights
 from meswitch.codecs import parse_codec
 
@@ -133,7 +135,7 @@ def score_group(
         take_weights(subject.model, subject.trained(half))
         test = Bench(subject.model, subject.test, tokens_per_batch=options.tokens_per_batch)
         validation = Bench(subject.model, subject.validation, tokens_per_batch=options.tokens_per_batch)
-        scorer = Scorer(subject, work.moments, test, validation, options, heavy)
+        scorer = Scorer(subject, stacks_of(subject, work.moments, half=half), test, validation, options, heavy)
         for arm in arms:
             if clock() > options.deadline_s:
                 return
@@ -149,13 +151,13 @@ class Scorer:
     def __init__(
         self,
         subject: Subject,
-        moments: Moments,
+        stacks: Stacks,
         test: Bench,
         validation: Bench,
         options: FidelityOptions,
         heavy: HeavyWork | None,
     ) -> None:
-        self.subject, self.moments, self.options, self.heavy = subject, moments, options, heavy
+        self.subject, self.stacks, self.options, self.heavy = subject, stacks, options, heavy
         self.test, self.validation = test, validation
 
     def records(self, arm: Arm) -> Iterator[Record]:
@@ -187,7 +189,7 @@ class Scorer:
         if self.heavy is not None and not arm.half:
             device = next(iter(subject.base.values())).device
             found = self.heavy.collect(label(subject), arm.spec, device)
-        described = describe(codec, subject, self.moments, half=arm.half) if found is None else found
+        described = describe(codec, self.stacks) if found is None else found
         if arm.distilled == "none":
             return described
         trained = distilled(subject, described, arm.distilled, self.options.distil)

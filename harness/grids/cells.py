@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.fidelity.describe import Moments, describe_one
+from harness.fidelity.describe import describe_one
+from harness.fidelity.moments import Moments
 from harness.fidelity.subject import Subject
 from harness.grids.quantised import PRECISIONS, quantised
 from meswitch.allocation import Choice, EvolutionConfig, allocate_linears, evolve

@@ -10,8 +10,8 @@ from torch import nn
 
 from harness.errors import UsageError
 from harness.fidelity.bench import Bench, Scores
-from harness.fidelity.describe import Moments, collect_moments
 from harness.fidelity.evaluate import Family
+from harness.fidelity.moments import Moments, collect_moments
 from harness.fidelity.subject import Subject, take_weights
 from harness.flat_table import FlatRow, FlatTable
 from harness.grids.cells import Cell, allocation_cells, base_cells, table_cells

@@ -59,7 +59,7 @@ class Eora:
         if self.rank > min(N, K):
             raise CodecOptionError(f"codec eora: rank must be at most {min(N, K)} for [{N}, {K}], got {self.rank}")
         return {
-            **self._coarse().layout(N, K),
+            **self.coarse().layout(N, K),
             "left": TensorSpec((N, self.rank), torch.float16),
             "right": TensorSpec((self.rank, K), torch.float16),
         }
@@ -88,7 +88,7 @@ class Eora:
         delta = checked_delta(delta)
         N, K = delta.shape
         layout = self.layout(N, K)
-        coarse = self._coarse()
+        coarse = self.coarse()
         described = coarse.compress(delta, input_square_sum=input_square_sum)
         tensors = {name: spec.empty(delta.device) for name, spec in layout.items()} | dict(described.tensors)
         if not delta.is_meta:
@@ -109,12 +109,13 @@ class Eora:
             DeltaFormatError: if the tensors are not the declared ones, or the channels not ascending and below K.
         """
         check_tensors(self, compressed)
-        coarse, tensors = self._coarse(), dict(compressed.tensors)
+        coarse, tensors = self.coarse(), dict(compressed.tensors)
         left, right = (tensors.pop(name).to(torch.float32) for name in ("left", "right"))
         described = coarse.decompress(
             CompressedDelta(codec=coarse.name, options=coarse.options, shape=compressed.shape, tensors=tensors)
         )
         return described.addmm_(left, right)
 
-    def _coarse(self) -> Salient:
+    def coarse(self) -> Salient:
+        """The codec of the codes."""
         return Salient(bits=self.bits, channels=self.channels, select=self.select, step=self.step)

@@ -67,7 +67,7 @@ class LowRank:
         Raises:
             CodecOptionError: if `bits` affords no component, or `rank` is more than the delta can have.
         """
-        ranks = self._ranks(N, K)
+        ranks = self.ranks(N, K)
         if self.precision == "float16":
             R = ranks[16]
             return {"left": TensorSpec((N, R), torch.float16), "right": TensorSpec((R, K), torch.float16)}
@@ -90,7 +90,7 @@ class LowRank:
         N, K = delta.shape
         tensors = {name: spec.empty(delta.device) for name, spec in self.layout(N, K).items()}
         if not delta.is_meta:
-            ranks = self._ranks(N, K)
+            ranks = self.ranks(N, K)
             left, right = balanced_factors(delta, leading_directions(delta, sum(ranks.values())))
             if self.precision == "float16":
                 tensors = {"left": checked_cast(left, torch.float16), "right": checked_cast(right, torch.float16)}
@@ -105,12 +105,12 @@ class LowRank:
         if self.precision == "float16":
             return tensors["left"].to(torch.float32) @ tensors["right"].to(torch.float32)
         left, right = (
-            torch.cat([self._restored(tensors, side, bits, R, length) for bits, R in self._ranks(N, K).items()])
+            torch.cat([self._restored(tensors, side, bits, R, length) for bits, R in self.ranks(N, K).items()])
             for side, length in (("left", N), ("right", K))
         )
         return left.T @ right
 
-    def _ranks(self, N: int, K: int) -> dict[int, int]:
+    def ranks(self, N: int, K: int) -> dict[int, int]:
         """How many components have how many bits, more bits first; without those that have none."""
         most = min(N, K)
         if self.rank > most:

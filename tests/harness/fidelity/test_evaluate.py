@@ -3,13 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from harness.fidelity.arms import Arm
 from harness.fidelity.bench import Bench
-from harness.fidelity.describe import collect_moments, describe, describe_stacked, has_independent_rows, size_of
+from harness.fidelity.describe import describe, size_of, stacks_of
 from harness.fidelity.distil import DistilConfig, distilled
 from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity, experts_of, parabola_minimum
+from harness.fidelity.moments import collect_moments
 from harness.fidelity.scores import Record, read_file, record_path
 from harness.fidelity.subject import take_weights
 from meswitch.codecs import parse_codec
@@ -110,7 +110,7 @@ def test_bytes_are_those_of_what_the_codec_stores(tiny_family: Callable[..., Any
 def test_trained_gains_bring_the_model_nearer(tiny_family: Callable[..., Any]) -> None:
     subject = tiny_family().subject("t", 0)
     bench = Bench(subject.model, subject.calibration, tokens_per_batch=64)
-    described = describe(parse_codec("bitdelta"), subject, collect_moments(subject))
+    described = describe(parse_codec("bitdelta"), stacks_of(subject, collect_moments(subject)))
     losses = {}
     for over in ("none", "matrix", "rows"):
         config = DistilConfig(steps=40, batch=8)
@@ -119,28 +119,6 @@ def test_trained_gains_bring_the_model_nearer(tiny_family: Callable[..., Any]) -
         take_weights(subject.model, {name: subject.base[name] + trained[name] for name in trained})
         losses[over] = bench.score().kl_per_token
     assert losses["rows"] < losses["matrix"] < losses["none"]
-
-
-@pytest.mark.parametrize(
-    "spec",
-    ["rtn:bits=2,step=mse", "nested", "sparse-sign:group=8", "sparse-sign:group=4,keep=2", "ternary:density=0.3"],
-)
-def test_matrices_described_together_are_described_as_alone(spec: str, tiny_family: Callable[..., Any]) -> None:
-    subject, codec = tiny_family().subject("t", 0), parse_codec(spec)
-    assert has_independent_rows(codec)
-    deltas = {name: subject.expert[name] - subject.base[name] for name in subject.linears}
-    together = describe_stacked(codec, deltas)
-    assert list(together) == list(subject.linears)
-    for name, delta in deltas.items():
-        alone = codec.decompress(codec.compress(delta))
-        torch.testing.assert_close(together[name], alone, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize(
-    "spec", ["bitdelta", "salient", "sparse-sign:channels=8", "sparse-sign:pick=wanda", "ternary:scope=matrix", "dare"]
-)
-def test_codecs_that_look_beyond_a_row_are_asked_for_each_matrix(spec: str) -> None:
-    assert not has_independent_rows(parse_codec(spec))
 
 
 def curve(values: list[float]) -> Iterator[float]:
@@ -152,17 +130,3 @@ def test_parabola_is_least_where_it_is() -> None:
     assert parabola_minimum(gains, list(curve(gains))) == pytest.approx(1.03)
     assert parabola_minimum(gains, [5.0, 4, 3, 2, 1]) == 1.25
     assert parabola_minimum(gains, [1.0, 1, 1, 1, 1]) == 0.8
-
-
-def test_moments_leave_the_first_token_out(tiny_family: Callable[..., Any]) -> None:
-    subject = tiny_family().subject("t", 0)
-    name = "model.layers.0.self_attn.q_proj.weight"
-    seen: list[torch.Tensor] = []
-    handle = subject.model.model.layers[0].self_attn.q_proj.register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0][:, 1:].reshape(-1, 64))
-    )
-    moments = collect_moments(subject)
-    handle.remove()
-    x = torch.cat(seen).double()
-    torch.testing.assert_close(moments.second[name], (x.T @ x).float(), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(moments.square_sums[name], x.square().sum(0).float(), rtol=1e-4, atol=1e-4)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from harness.errors import RunFormatError, UsageError
-from harness.fidelity.describe import collect_moments
+from harness.fidelity.moments import collect_moments
 from harness.fidelity.subject import Subject
 from harness.grids import cells
 from harness.grids.cells import BASE_CODECS, TABLE_CODECS, base_cells
