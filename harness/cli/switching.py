@@ -121,10 +121,11 @@ def _print(tables: SwitchingTables) -> None:
             format_factor(row.whole_model_ratio),
         )
     Console().print(table, "")
-    table = _table("arm", "expert", "without ms", "with ms", "ratio", "95 %", "switches")
+    table = _table("arm", "case", "figure", "without ms", "with ms", "ratio", "95 %", "switches")
     for beside in tables.interference:
         table.add_row(
             beside.arm,
+            beside.case,
             beside.figure,
             format_number(beside.without_ms),
             format_number(beside.with_ms),
@@ -138,5 +139,7 @@ def _print(tables: SwitchingTables) -> None:
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("arm", "expert") else "right", no_wrap=True)
+        table.add_column(
+            heading, justify="left" if heading in ("arm", "case", "expert", "figure") else "right", no_wrap=True
+        )
     return table

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from harness.sweep.build import write_rows
 from harness.switching.results import SwitchingDirectory
-from harness.switching.rows import InterferenceRow, SwitchRow, interference_rows, switch_rows
+from harness.switching.rows import InterferenceRow, SwitchRow, interference_rows, resident_rows, switch_rows
 
 __all__ = ["SwitchingTables", "rebuild_switching"]
 
@@ -26,7 +26,7 @@ def rebuild_switching(directory: SwitchingDirectory) -> SwitchingTables:
     manifest = directory.read_manifest()
     settings = list(directory.read_settings())
     rows = tuple(switch_rows(settings, bytes_per_s=manifest.host_to_device_bytes_per_s))
-    beside = tuple(row for setting in settings for row in interference_rows(setting))
+    beside = tuple(row for setting in settings for row in (*resident_rows(setting), *interference_rows(setting)))
     write_rows(directory.rows, rows)
     write_rows(directory.interference, beside)
     return SwitchingTables(rows=rows, interference=beside)

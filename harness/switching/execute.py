@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from harness.clock import Clock, MonotonicClock
 from harness.drivers.base import Driver
-from harness.drivers.local import LocalDriver
+from harness.drivers.local import LocalDrivers
 from harness.engines import describe_engine
 from harness.errors import DriverError, HarnessError
 from harness.planning import describe_family, warm_page_cache
@@ -22,7 +22,7 @@ from harness.run import plain_stats, start_outcome
 from harness.sweep.results import config_hash
 from harness.switching.client import SwitchClient
 from harness.switching.interference import measure_interference
-from harness.switching.pairs import measure_pairs
+from harness.switching.pairs import measure_pairs, measure_still
 from harness.switching.plan import Setting, SwitchingPlan, plain_options
 from harness.switching.results import SettingRecord, SwitchingDirectory, SwitchingManifest
 from harness.telemetry import GpuMonitor, Sample, Sampler, read_samples
@@ -40,22 +40,26 @@ def execute_switching(
     gpu: GpuMonitor,
     bytes_per_s: float | None,
     clock: Clock | None = None,
-    make_driver: Callable[[EngineConfig], Driver] = LocalDriver,
+    make_driver: Callable[[EngineConfig], Driver] | None = None,
     on_setting: Callable[[SettingRecord], None] = lambda record: None,
 ) -> None:
     """Measure every setting and write each as soon as it is there.
 
     Args:
         bytes_per_s: of copies from pinned host memory, measured on this machine.
+        make_driver: of an engine; by default one process has them all, one after the other.
     """
     manifest = _manifest(plan, gpu, bytes_per_s)
     directory.write_manifest(manifest)
-    for setting in plan.settings:
-        driver = make_driver(setting.config)
-        session = _Session(plan, clock or MonotonicClock(), gpu, manifest.measurement)
-        record, requests, samples = session.measure(setting, driver)
-        directory.write_setting(record, requests, samples)
-        on_setting(record)
+    session = _Session(plan, clock or MonotonicClock(), gpu, manifest.measurement)
+    drivers = LocalDrivers()
+    try:
+        for setting in plan.settings:
+            record, requests, samples = session.measure(setting, (make_driver or drivers)(setting.config))
+            directory.write_setting(record, requests, samples)
+            on_setting(record)
+    finally:
+        drivers.close()
 
 
 def _manifest(plan: SwitchingPlan, gpu: GpuMonitor, bytes_per_s: float | None) -> SwitchingManifest:
@@ -150,12 +154,18 @@ class _Session:
 def _run(
     plan: SwitchingPlan, setting: Setting, client: SwitchClient, requests: list[RequestRecord]
 ) -> tuple[float | None, ...]:
-    """Pairs first, then what they do to others; the times of the copies."""
+    """Pairs first, with requests that need no switch on either side, then what they do to others; times of copies."""
     options = plan.options
     pinned, others = plan.experts[: options.streams], plan.experts[options.streams :]
+    is_ours = setting.arm == "meswitch"
+    # before and after, so that a machine that drifts favours neither
+    if is_ours:
+        requests += measure_still(client, pinned, options)
     pairs = measure_pairs(client, others, options)
     requests += [request for pair in pairs for request in (pair.miss, pair.hit)]
-    if setting.arm == "meswitch" and setting.case == "host":
+    if is_ours:
+        requests += measure_still(client, pinned, options)
+    if is_ours and setting.case == "host":
         requests += measure_interference(client, pinned=pinned, others=others, options=options)
     return tuple(pair.copy_ms for pair in pairs)
 

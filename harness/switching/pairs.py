@@ -1,4 +1,7 @@
-"""Misses and hits in pairs, one request at a time: what a switch alone adds to the first token."""
+"""Misses and hits in pairs, one request at a time: what a switch alone adds to the first token.
+
+And the same requests where nothing switches at all, to see that a hit does not pay for the switch before it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +11,10 @@ from harness.records import RequestRecord
 from harness.switching.client import SwitchClient
 from harness.switching.plan import SwitchingOptions
 
-__all__ = ["Pair", "measure_pairs"]
+__all__ = ["Pair", "measure_pairs", "measure_still"]
+
+WARM_UP = 2
+"""Requests before those that count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +32,7 @@ class Pair:
 
 
 def measure_pairs(
-    client: SwitchClient, experts: Sequence[str], options: SwitchingOptions, *, warm_up: int = 2
+    client: SwitchClient, experts: Sequence[str], options: SwitchingOptions, *, warm_up: int = WARM_UP
 ) -> list[Pair]:
     """The pairs, after a few that are not counted.
 
@@ -44,6 +50,19 @@ def measure_pairs(
         # which turn it was is what pairs the two, in the records too
         pairs.append(replace(pair, miss=replace(miss, repeat=number), hit=replace(hit, repeat=number)))
     return pairs[warm_up:]
+
+
+def measure_still(client: SwitchClient, pinned: Sequence[str], options: SwitchingOptions) -> list[RequestRecord]:
+    """Half as many requests as there are pairs, for experts that never leave, after a few that are not counted.
+
+    Nothing else is asked for meanwhile: what these take is what a run without any switch takes.
+    """
+    # each of them comes once, wherever it was
+    warm_up = max(WARM_UP, len(pinned))
+    records = []
+    for number, expert in zip(range(warm_up + (options.pairs + 1) // 2), cycle(pinned), strict=False):
+        records.append(replace(_ask(client, expert, number, options, task="still"), repeat=number))
+    return records[warm_up:]
 
 
 def _ask(client: SwitchClient, expert: str, number: int, options: SwitchingOptions, *, task: str) -> RequestRecord:

@@ -14,7 +14,7 @@ from harness.switching.results import MeasuredSetting, SettingRecord
 from harness.telemetry.sample import Sample
 from harness.validity import client_reasons
 
-__all__ = ["InterferenceRow", "SwitchRow", "interference_rows", "switch_rows"]
+__all__ = ["InterferenceRow", "SwitchRow", "interference_rows", "resident_rows", "switch_rows"]
 
 LEAST_FOR_P99 = 300
 
@@ -63,15 +63,19 @@ class SwitchRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterferenceRow:
-    """One figure of resident experts' answers, with and without switches for others beside them.
+    """One figure of resident experts' answers, with and without switches for others beside them, or right before them.
 
     Attributes:
+        case: of the setting.
+        figure: `gap_p99`, `tpot_p50` and `ttft_p50` of answers that others switch beside; `resident_ttft_p50` and
+            `resident_tpot_p50` of hits that a switch came before, against an engine that has nothing to switch.
         n_without, n_with: values behind each; switches: that happened.
         ratio: with over without; its interval is a bootstrap over requests.
         valid: whether the figures may be used; `reasons` says why not.
     """
 
     arm: str
+    case: str
     figure: str
     without_ms: float | None
     with_ms: float | None
@@ -180,6 +184,28 @@ def _copy(record: SettingRecord) -> Estimate | None:
     return quantiles([value for value in record.copies_ms if value is not None]).p50
 
 
+def resident_rows(setting: MeasuredSetting) -> list[InterferenceRow]:
+    """First token and time per token of hits, each right after a switch, against those where nothing ever switched."""
+    found = {task: [r for r in setting.requests if r.task == task] for task in ("still", "hit", "miss")}
+    kinds = {"without": found["still"], "with": found["hit"]}
+    streams = {kind: [r for r in some if r.residency == "resident"] for kind, some in kinds.items()}
+    if not all(streams.values()):
+        return []
+    moved = len(found["still"]) - len(streams["without"])
+    reasons = _client_reasons(setting, lambda task: task in found)
+    if moved:
+        reasons += (f"{moved} of {len(found['still'])} requests that were to need no switch needed one",)
+    switches = sum(r.switch is not None for r in found["miss"])
+    return [
+        replace(
+            _interference(setting.record, f"resident_{figure}", streams, switches, *FIGURES[figure]),
+            valid=not reasons,
+            reasons=reasons,
+        )
+        for figure in ("ttft_p50", "tpot_p50")
+    ]
+
+
 def interference_rows(setting: MeasuredSetting) -> list[InterferenceRow]:
     """p99 of the gaps between tokens, and the medians of a token's and of the first token's time."""
     requests = setting.requests
@@ -188,7 +214,7 @@ def interference_rows(setting: MeasuredSetting) -> list[InterferenceRow]:
     reasons = _interference_reasons(setting)
     return [
         replace(
-            _interference(setting.record.arm, figure, streams, switches, values, q),
+            _interference(setting.record, figure, streams, switches, values, q),
             valid=not reasons,
             reasons=reasons,
         )
@@ -220,7 +246,7 @@ FIGURES: Mapping[str, tuple[Callable[[RequestRecord], list[float]], float]] = {
 
 
 def _interference(
-    arm: str,
+    record: SettingRecord,
     figure: str,
     streams: Mapping[str, Sequence[RequestRecord]],
     switches: int,
@@ -234,7 +260,8 @@ def _interference(
     ratio = None if before is None or after is None else after / before
     low, high = _ratio_interval(values["with"], values["without"], q) if enough else (None, None)
     return InterferenceRow(
-        arm=arm,
+        arm=record.arm,
+        case=record.case,
         figure=figure,
         without_ms=before,
         with_ms=after,

@@ -14,7 +14,7 @@ from harness.switching.build import rebuild_switching
 from harness.switching.execute import execute_switching
 from harness.switching.plan import Setting, SwitchingOptions, SwitchingPlan, plan_switching
 from harness.switching.results import SwitchingDirectory
-from harness.switching.rows import interference_rows, switch_rows
+from harness.switching.rows import interference_rows, resident_rows, switch_rows
 from harness.telemetry import NullGpu, Sample
 from meswitch.config import DeviceConfig, EngineConfig, SyntheticConfig
 from meswitch.core import EngineStats, Residency
@@ -164,6 +164,39 @@ def test_pairs_that_did_not_switch_are_left_out_and_counted(measured):
     row = next(row for row in measured({"meswitch": memory}).rows if row.case == "host")
     # e1 is one of the five that are asked for in turn
     assert (row.n, row.others) == (24, 6)
+
+
+def test_a_hit_after_a_switch_is_held_against_requests_that_nothing_switches_before(measured):
+    clock = FakeClock()
+    memory = Memory(clock, copy_ms=12)
+    plan = memory.plan
+
+    def slower_after_a_switch(request):
+        made = plan(request)
+        is_hit = request.expert != "e0" and made.source is Residency.RESIDENT
+        return replace(made, first_token_ns=21 * MS, gap_ns=6 * MS) if is_hit else made
+
+    memory.plan = slower_after_a_switch
+    swap = Memory(clock, copy_ms=120)
+    rows = {(row.arm, row.figure): row for row in measured({"meswitch": memory, "full-swap-host": swap}).interference}
+    ttft, tpot = rows["meswitch", "resident_ttft_p50"], rows["meswitch", "resident_tpot_p50"]
+    assert (ttft.without_ms, ttft.with_ms) == (pytest.approx(20), pytest.approx(21))
+    assert (ttft.ratio, ttft.ratio_low, ttft.ratio_high) == pytest.approx((1.05, 1.05, 1.05))
+    assert tpot.ratio == pytest.approx(6 / 5)
+    # fifteen before the pairs and as many after them; each of the thirty misses switched
+    assert (ttft.n_without, ttft.n_with, ttft.switches, ttft.case) == (30, 30, 30, "host")
+    # a single buffer keeps nobody, so that there is nothing to compare with
+    assert ("full-swap-host", "resident_ttft_p50") not in rows
+
+
+def test_what_was_to_need_no_switch_and_did_is_a_reason(measured, tmp_path):
+    measured({"meswitch": Memory(FakeClock(), copy_ms=12)})
+    setting = next(SwitchingDirectory(tmp_path / "switching").read_settings())
+    first = next(r.request_id for r in setting.requests if r.task == "still")
+    requests = [replace(r, residency="host") if r.request_id == first else r for r in setting.requests]
+    assert {row.reasons for row in resident_rows(setting._replace(requests=requests))} == {
+        ("1 of 30 requests that were to need no switch needed one",)
+    }
 
 
 def test_bystanders_are_compared_with_and_without_switches(measured):
