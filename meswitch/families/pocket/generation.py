@@ -8,17 +8,18 @@ import torch
 from meswitch.families.pocket.forward import KeyValues, decode_step
 from meswitch.families.pocket.tokens import EOS, PAD, encode_prompt
 
-__all__ = ["greedy_answers", "next_token_logits"]
+__all__ = ["greedy_answers", "greedy_tokens", "next_token_logits"]
 
 KEPT_SHARE = 0.75
 """Finished rows leave the batch when fewer than this share of its rows still go on."""
 
 
-def prefill(model: Any, prompts: Sequence[str], capacity: int) -> tuple[torch.Tensor, KeyValues, torch.Tensor]:
+def prefill(
+    model: Any, rows: Sequence[Sequence[int]], capacity: int, *, pad: int
+) -> tuple[torch.Tensor, KeyValues, torch.Tensor]:
     """Logits after each prompt `[B, vocabulary]`, the cache, and how many pads precede each prompt `[B]`."""
-    rows = [encode_prompt(prompt) for prompt in prompts]
     width, device = max(map(len, rows)), model.lm_head.weight.device
-    ids = torch.tensor([[PAD] * (width - len(row)) + row for row in rows], device=device)
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
     pads = torch.tensor([width - len(row) for row in rows], device=device)
     config = model.config
     size = config.hidden_size // config.num_attention_heads
@@ -36,19 +37,32 @@ def prefill(model: Any, prompts: Sequence[str], capacity: int) -> tuple[torch.Te
 @torch.no_grad()
 def next_token_logits(model: Any, prompts: Sequence[str]) -> torch.Tensor:
     """Logits of the token that follows each prompt, `[B, vocabulary]` float32."""
-    return prefill(model, prompts, 0)[0].float()
+    return prefill(model, [encode_prompt(prompt) for prompt in prompts], 0, pad=PAD)[0].float()
+
+
+def greedy_answers(model: Any, prompts: Sequence[str], *, max_tokens: int = 48) -> list[str]:
+    """The most likely answer to each prompt, byte by byte, up to `<eos>` or `max_tokens`."""
+    rows = [encode_prompt(prompt) for prompt in prompts]
+    return [text_of(row) for row in greedy_tokens(model, rows, max_tokens=max_tokens, end=EOS, pad=PAD)]
 
 
 @torch.no_grad()
-def greedy_answers(model: Any, prompts: Sequence[str], *, max_tokens: int = 48) -> list[str]:
-    """The most likely answer to each prompt, byte by byte, up to `<eos>` or `max_tokens`."""
-    logits, cache, pads = prefill(model, prompts, max_tokens)
-    produced = torch.full((len(prompts), max_tokens), EOS, device=logits.device)
+def greedy_tokens(
+    model: Any, prompts: Sequence[Sequence[int]], *, max_tokens: int, end: int, pad: int = 0
+) -> list[list[int]]:
+    """The most likely tokens after the tokens of each prompt, up to and without `end`, at most `max_tokens`.
+
+    Args:
+        model: a `LlamaForCausalLM`.
+        pad: what fills up shorter prompts; nothing ever looks at it.
+    """
+    logits, cache, pads = prefill(model, prompts, max_tokens, pad=pad)
+    produced = torch.full((len(prompts), max_tokens), end, device=logits.device)
     rows = torch.arange(len(prompts), device=logits.device)
     for place in range(max_tokens):
         token = logits.argmax(dim=-1)
         produced[rows, place] = token
-        going = token != EOS
+        going = token != end
         if not going.any() or place == max_tokens - 1:
             break
         # what a closed row still produces is cut off below; dropping such rows now and then saves their work
@@ -58,7 +72,7 @@ def greedy_answers(model: Any, prompts: Sequence[str], *, max_tokens: int = 48) 
         columns = torch.arange(cache.used + 1, device=logits.device)
         visible = (columns[None] >= pads[:, None])[:, None, None]
         logits = decode_step(model, token[:, None], (cache.used - pads)[:, None], cache, visible)
-    return [text_of(row) for row in produced.tolist()]
+    return [row[: row.index(end)] if end in row else row for row in produced.tolist()]
 
 
 def text_of(ids: Sequence[int]) -> str:

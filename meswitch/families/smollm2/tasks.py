@@ -47,10 +47,11 @@ MBPP_SPLIT: SECTION = (range(601, 975), range(511, 601), range(11, 511))
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What a model is asked, and the only answer that is right."""
+    """What a model is asked, and the only answer that is right; or one of them, where there are `tests` of programs."""
 
     prompt: str
     answer: str
+    tests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +171,17 @@ def read_gsm8k(files: Sequence[Rows]) -> Parts:
 def read_mbpp(files: Sequence[Rows]) -> Parts:
     """MBPP in its authors' splits; the first test names the function."""
     pairs = {
-        row["task_id"]: Pair(f"{row['text']} {row['test_list'][0]}", row["code"].replace("\r", "")) for row in files[0]
+        row["task_id"]: Pair(f"{row['text']} {row['test_list'][0]}", row["code"].replace("\r", ""), program_tests(row))
+        for row in files[0]
     }
     parts = [[pairs[number] for number in numbers if number in pairs] for numbers in MBPP_SPLIT]
     return parts[0], parts[1], parts[2]
+
+
+def program_tests(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a program is tested with: the row's set-up, if it has one, and its assertions."""
+    setup = row.get("test_setup_code", "").replace("\r", "")
+    return (*([setup] if setup else []), *row["test_list"])
 
 
 READERS: Mapping[str, tuple[tuple[str, ...], Callable[[Sequence[Rows]], Parts]]] = {

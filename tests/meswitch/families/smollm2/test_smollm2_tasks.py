@@ -43,7 +43,15 @@ def test_mbpp_is_split_by_its_authors_numbers(tmp_path: Path) -> None:
     write(tmp_path / "mbpp/mbpp.jsonl.gz", rows)
     task = load_task("mbpp", tmp_path, seed=0)
     assert (len(task.train), len(task.validation), len(task.test)) == (374, 90, 500)
-    assert task.train[0] == Pair("t601 assert f() == 1", "a\nb")
+    assert task.train[0] == Pair("t601 assert f() == 1", "a\nb", ("assert f() == 1",))
+
+
+def test_what_sets_a_program_up_comes_before_its_tests(tmp_path: Path) -> None:
+    row = {"text": "t", "code": "c", "test_list": ["assert f(X) == 1", "assert f(1) == 2"], "test_setup_code": "X = 3\r"}
+    write(tmp_path / "mbpp/mbpp.jsonl.gz", [{"task_id": number, **row} for number in (601, 511, 11)])
+    # the prompt names the function by the first assertion
+    expected = Pair("t assert f(X) == 1", "c", ("X = 3", "assert f(X) == 1", "assert f(1) == 2"))
+    assert load_task("mbpp", tmp_path, seed=0).test == (expected,)
 
 
 def test_test_items_are_the_same_for_every_seed_and_training_ones_are_not() -> None:
