@@ -251,7 +251,8 @@ def _check(
         raise UnsupportedShapeError(
             f"rows must begin at multiples of 16 bytes, got strides of {x.stride(0)} and {weight.stride(0)} elements"
         )
-    if config.method == "warpgroups" and slot != -1 and not covers(x, weight, arena):
+    is_base = isinstance(slot, int) and slot < 0
+    if config.method == "warpgroups" and not is_base and not covers(x, weight, arena):
         raise UnsupportedShapeError(
             "warpgroups multiply float16 or bfloat16 by codes of up to 4 bits with up to 16 salient channels, N a "
             f"multiple of 8, on a Hopper GPU, got {x.dtype}, {arena.bits} bits, {arena.salient} channels, N = {arena.N}"

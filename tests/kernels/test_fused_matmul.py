@@ -50,6 +50,32 @@ def test_out_and_scratch_are_written_and_nothing_else(make_arena, relative_error
     assert relative_error(base, x @ weight.T) < 1e-6
 
 
+@pytest.mark.parametrize("method", ["registers", "merged"])
+def test_a_slot_that_the_device_names_is_read_when_the_kernel_runs(make_arena, relative_error, device, method):
+    from meswitch_kernels.fused_matmul import fused_matmul
+    from meswitch_kernels.reference import fused_matmul_ref
+    from meswitch_kernels.tiling import FusedMatmulConfig
+
+    arena = make_arena(3, 64, 192, 8, 2)
+    x, weight = torch.randn(7, 192, device=device), torch.randn(64, 192, device=device)
+    slots = torch.full((7,), 2, dtype=torch.int32, device=device)
+    got = fused_matmul(x, weight, arena, slots, config=FusedMatmulConfig(**SMALL, method=method))
+    assert relative_error(got, fused_matmul_ref(x, weight, arena, 2)) < 1e-6
+
+
+def test_a_slot_of_another_type_is_refused(make_arena, device):
+    from meswitch_kernels.errors import UnsupportedShapeError
+    from meswitch_kernels.fused_matmul import fused_matmul
+
+    arena, x, weight = (
+        make_arena(1, 32, 64, 0, 2),
+        torch.zeros(3, 64, device=device),
+        torch.zeros(32, 64, device=device),
+    )
+    with pytest.raises(UnsupportedShapeError, match="slot must be an int, or int32 on"):
+        fused_matmul(x, weight, arena, torch.zeros(3, dtype=torch.int64, device=device))
+
+
 def test_no_scratch_is_planned_where_nothing_is_merged(make_arena, device):
     from meswitch_kernels.fused_matmul import scratch_bytes
 

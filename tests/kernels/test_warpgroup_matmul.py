@@ -36,6 +36,8 @@ def test_hopper_matches_the_reference(make_arena, relative_error, hopper, M, N, 
     assert relative_error(got, fused_matmul_ref(x, weight, arena, 1)) < BOUND[dtype]
     assert room[M].isnan().all()
     assert torch.equal(got, fused_matmul(x, weight, arena, 1, config=config))
+    slots = torch.ones(M, dtype=torch.int32, device=hopper)
+    assert torch.equal(got, fused_matmul(x, weight, arena, slots, config=config))
 
 
 @pytest.mark.gpu
