@@ -29,9 +29,10 @@ from meswitch_kernels.grouping import group_rows, tile_width
 from meswitch_kernels.launch import triton
 from meswitch_kernels.reference import delta_matmul_ref, fused_matmul_ref
 from meswitch_kernels.sparse_arena import SparseArena
+from meswitch_kernels.tiling import DeltaMatmulConfig
 from meswitch_kernels.timing import Timing, matmul_rate, read_bandwidth, time_calls
 
-__all__ = ["COLUMNS", "main", "measure"]
+__all__ = ["COLUMNS", "delta_calls", "main", "measure"]
 
 COLUMNS = (
     "kernel", "layer", "N", "K", "B", "E", "bits", "salient", "time_us", "time_us_low", "time_us_high", "bytes",
@@ -114,7 +115,7 @@ def _measure_case(case: BenchCase, bandwidth: float, baselines: _Baselines) -> t
     arena = make_arena(case)
     moved = arena.expert_bytes * case.E
     if case.kernel != "fused_matmul":
-        calls = _delta_calls(case, arena)
+        calls = delta_calls(case, arena)
     else:
         calls = _fused_calls(case, arena)
         # the base is read too, and activations and outputs are no longer small beside the weights
@@ -134,7 +135,14 @@ def _measure_case(case: BenchCase, bandwidth: float, baselines: _Baselines) -> t
     return row, {**raw, "fp16_bmm_us": list(bmm.repeats_us)} if bmm else raw
 
 
-def _delta_calls(case: BenchCase, arena: DeltaArena | SparseArena) -> list[Callable[[], object]]:
+def delta_calls(
+    case: BenchCase, arena: DeltaArena | SparseArena, config: DeltaMatmulConfig | None = None
+) -> list[Callable[[], object]]:
+    """Calls of one decode product on different buffers, after the result of one was compared.
+
+    Raises:
+        BenchmarkError: if the kernel disagrees with its reference.
+    """
     slots = (torch.arange(case.B, device="cuda") % case.E).int()
     groups = group_rows(slots, width=tile_width(case.B, case.E))
     arenas = [arena, *(make_arena(case) for _ in range(_sets(arena.expert_bytes * case.E) - 1))]
@@ -143,9 +151,9 @@ def _delta_calls(case: BenchCase, arena: DeltaArena | SparseArena) -> list[Calla
 
     def call(i: int) -> Callable[[], object]:
         if case.kernel == "delta_matmul":
-            return lambda: delta_matmul(y[i], slice_activations(x[i], bits=case.bits), arenas[i], groups)
+            return lambda: delta_matmul(y[i], slice_activations(x[i], bits=case.bits), arenas[i], groups, config=config)
         sliced = slice_activations(x[i], bits=case.bits)
-        return lambda: delta_matmul(y[i], sliced, arenas[i], groups)
+        return lambda: delta_matmul(y[i], sliced, arenas[i], groups, config=config)
 
     # a few rows are enough to compare, and every expert of them is a matrix for the reference
     rows = min(case.B, 3)
