@@ -40,6 +40,7 @@ class FidelityRequest:
     output: Path
     codecs: tuple[str, ...]
     tasks: tuple[str, ...]
+    experts: tuple[str, ...]
     n: int
     seeds: int
     data: Path | None
@@ -105,7 +106,7 @@ def evaluate(request: FidelityRequest, started: float) -> bool:
         family, tasks, seeds = (smollm2 if request.family == "smollm2" else bundled)(request, report)
         options = FidelityOptions(
             output=request.output,
-            experts=experts_of(tasks, seeds),
+            experts=experts_of(tasks, seeds, request.experts),
             arms=arms,
             deadline_s=started + request.time_limit_s if request.time_limit_s is not None else float("inf"),
             processes=request.processes if request.processes is not None else beside,

@@ -32,6 +32,12 @@ def quality(
     data: Annotated[Path | None, typer.Option(help="smollm2: where its tasks' files are (docs/quality.md).")] = None,
     task: Annotated[list[str] | None, typer.Option(help="smollm2: repeat for several; if absent, all.")] = None,
     seeds: Annotated[int, typer.Option(help="smollm2: experts of each task, of seeds 0, 1, …", min=1)] = 3,
+    expert: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="smollm2: TASK-SEED, repeat for several, to share the work out; if absent, all of the above."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="With likelihoods: cpu or cuda.")] = "cpu",
     time_limit: Annotated[
         float | None, typer.Option(help="With likelihoods: seconds after which nothing is begun; call again to go on.")
@@ -62,6 +68,7 @@ def quality(
             output=folder,
             codecs=tuple(codec or ()),
             tasks=tuple(task or ()),
+            experts=tuple(expert or ()),
             n=n,
             seeds=seeds,
             data=data,

@@ -5,7 +5,7 @@ After the scale distillation of BitDelta (Liu et al., arXiv 2402.10193) and the 
 Adam, gains alone; one for each matrix or each output channel, by which its step and its salient values are multiplied.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 
 from harness.fidelity.subject import Subject, take_weights
+from meswitch.families.pocket.forward import hidden_of
 from meswitch.families.smollm2.rows import IGNORED, Encoded, Rows, pad
-from meswitch.families.smollm2.trainer import answer_logits
 
-__all__ = ["DistilConfig", "distilled"]
+__all__ = ["DistilConfig", "Distiller"]
+
+Over = Literal["rows", "matrix"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,41 +30,115 @@ class DistilConfig:
     learning_rate: float = 0.02
 
 
-def distilled(
-    subject: Subject,
-    described: Mapping[str, torch.Tensor],
-    over: Literal["rows", "matrix"],
-    config: DistilConfig,
-) -> dict[str, torch.Tensor]:
-    """`described` with its trained gains. The subject's model holds other weights afterwards."""
-    model = subject.model
-    take_weights(model, subject.expert)
-    batches = [pad(part, model.lm_head.weight.device) for part in cut(subject.calibration, config.batch)]
-    with torch.no_grad():
-        targets = [F.log_softmax(_logits(model, rows), dim=-1) for rows in batches]
-    gains = {name: torch.ones(len(d) if over == "rows" else 1, 1, device=d.device) for name, d in described.items()}
-    optimizer = torch.optim.Adam(gains.values(), lr=config.learning_rate, fused=True)
-    parameters = dict(model.named_parameters())
-    for number in range(config.steps):
+class Distiller:
+    """Trains the gains of one description of an expert after another, on CUDA by captured graphs.
+
+    Args:
+        subject: its model holds other weights afterwards, and after each training.
+        config: steps, batch and learning rate.
+    """
+
+    def __init__(self, subject: Subject, config: DistilConfig) -> None:
+        self.config, self.model, self.names = config, subject.model, subject.linears
+        parameters = dict(self.model.named_parameters())
+        self.places = [parameters[name] for name in self.names]
+        self.base = [subject.base[name] for name in self.names]
+        # captured graphs read every description from here
+        self.described = [torch.zeros_like(base) for base in self.base]
+        take_weights(self.model, subject.expert)
+        device = self.model.lm_head.weight.device
+        self.batches = [Batch(pad(part, device), self.model) for part in cut(subject.calibration, config.batch)]
+        self.runs: dict[Over, Run] = {}
+
+    def train(self, described: Mapping[str, torch.Tensor], over: Over) -> dict[str, torch.Tensor]:
+        """`described` with its trained gains: one for each row (output channel), or for each `matrix`."""
+        if over not in self.runs:
+            self.runs[over] = Run(self, over)
+        run = self.runs[over]
+        for place, name in zip(self.described, self.names, strict=True):
+            place.copy_(described[name])
+        run.reset()
+        for number in range(self.config.steps):
+            run.rate.fill_(self.config.learning_rate * (1 - number / self.config.steps))
+            run.steps[number % len(run.steps)]()
+        gains = zip(self.names, run.gains, strict=True)
+        return {name: described[name] * gain for name, gain in gains}
+
+
+class Batch:
+    """Training items, and what the expert, whose weights the model holds now, makes of their answers."""
+
+    def __init__(self, rows: Rows, model: Any) -> None:
+        self.rows = rows
+        first = torch.arange(len(rows), device=rows.ids.device).unsqueeze(1) * rows.ids.shape[1]
+        # an index of known length: a mask's would have to be waited for
+        self.places = (first + rows.places)[rows.labels != IGNORED]
         with torch.no_grad():
-            for name, gain in gains.items():
-                parameters[name].copy_(subject.base[name]).addcmul_(described[name], gain)
-        rows, target = batches[number % len(batches)], targets[number % len(batches)]
-        loss = F.kl_div(F.log_softmax(_logits(model, rows), dim=-1), target, log_target=True, reduction="batchmean")
-        gradients = torch.autograd.grad(loss, [parameters[name] for name in gains])
-        for (name, gain), gradient in zip(gains.items(), gradients, strict=True):
-            along = gradient * described[name]
-            gain.grad = along.sum(dim=1, keepdim=True) if over == "rows" else along.sum().view(1, 1)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - number / config.steps)
-        optimizer.step()
-    return {name: described[name] * gain for name, gain in gains.items()}
+            self.target = F.log_softmax(self.logits(model), dim=-1)
+
+    def logits(self, model: Any) -> torch.Tensor:
+        """Logits at the answer tokens, `[n, V]` float32."""
+        hidden = hidden_of(model, self.rows.ids).flatten(0, 1)
+        return F.linear(hidden.index_select(0, self.places), model.lm_head.weight)
+
+
+class Run:
+    """Gains, their optimiser, and one step for each batch."""
+
+    def __init__(self, distiller: Distiller, over: Over) -> None:
+        self.distiller, self.over = distiller, over
+        self.gains = [torch.ones(len(base) if over == "rows" else 1, 1, device=base.device) for base in distiller.base]
+        device = self.gains[0].device
+        for gain in self.gains:
+            gain.grad = torch.zeros_like(gain)
+        # a tensor, so that a captured graph sees each new value
+        self.rate = torch.zeros((), device=device)
+        cuda = device.type == "cuda"
+        self.optimizer = torch.optim.Adam(self.gains, lr=self.rate, fused=True, capturable=cuda)
+        self.steps = [self.captured(batch) if cuda else self.plain(batch) for batch in distiller.batches]
+
+    def reset(self) -> None:
+        """Gains of 1, and an optimiser that has seen nothing, in place."""
+        for gain in self.gains:
+            gain.fill_(1.0)
+        for state in self.optimizer.state.values():
+            for tensor in state.values():
+                tensor.zero_()
+
+    def plain(self, batch: Batch) -> Callable[[], None]:
+        """A step on `batch`."""
+        return lambda: self.step(batch)
+
+    def captured(self, batch: Batch) -> Callable[[], None]:
+        """The same as a CUDA graph."""
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self.step(batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step(batch)
+        return graph.replay
+
+    def step(self, batch: Batch) -> None:
+        """One step of Adam."""
+        distiller = self.distiller
+        parts = list(zip(distiller.places, distiller.base, distiller.described, self.gains, strict=True))
+        with torch.no_grad():
+            for place, base, described, gain in parts:
+                place.copy_(base).addcmul_(described, gain)
+        found = F.log_softmax(batch.logits(distiller.model), dim=-1)
+        loss = F.kl_div(found, batch.target, log_target=True, reduction="batchmean")
+        gradients = torch.autograd.grad(loss, distiller.places)
+        for (_, _, described, gain), gradient in zip(parts, gradients, strict=True):
+            along = gradient * described
+            assert gain.grad is not None
+            gain.grad.copy_(along.sum(dim=1, keepdim=True) if self.over == "rows" else along.sum().view(1, 1))
+        self.optimizer.step()
 
 
 def cut(items: Sequence[Encoded], size: int) -> list[Sequence[Encoded]]:
     """Consecutive parts of `size` items; the last may be shorter."""
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _logits(model: Any, rows: Rows) -> torch.Tensor:
-    """Logits at the answer tokens, `[n, V]` float32."""
-    return answer_logits(model, rows)[rows.labels != IGNORED]

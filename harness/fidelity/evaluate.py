@@ -9,10 +9,11 @@ from typing import Protocol
 
 import torch
 
+from harness.errors import UsageError
 from harness.fidelity.arms import GROUPS, Arm
 from harness.fidelity.bench import Bench, Scores
 from harness.fidelity.describe import HeavyWork, describe, is_heavy, size_of, stacks_of
-from harness.fidelity.distil import DistilConfig, distilled
+from harness.fidelity.distil import DistilConfig, Distiller
 from harness.fidelity.moments import Moments, collect_moments
 from harness.fidelity.scores import Record, append_record, keep_records, pack_records, record_path
 from harness.fidelity.stacked import Stacks
@@ -159,6 +160,7 @@ class Scorer:
     ) -> None:
         self.subject, self.stacks, self.options, self.heavy = subject, stacks, options, heavy
         self.test, self.validation = test, validation
+        self.distiller: Distiller | None = None
 
     def records(self, arm: Arm) -> Iterator[Record]:
         """One record for each of the arm's gains."""
@@ -192,7 +194,9 @@ class Scorer:
         described = describe(codec, self.stacks) if found is None else found
         if arm.distilled == "none":
             return described
-        trained = distilled(subject, described, arm.distilled, self.options.distil)
+        if self.distiller is None:
+            self.distiller = Distiller(subject, self.options.distil)
+        trained = self.distiller.train(described, arm.distilled)
         take_weights(subject.model, subject.expert)
         return trained
 
@@ -200,8 +204,10 @@ class Scorer:
     def apply(self, described: Mapping[str, torch.Tensor], gain: float) -> None:
         """Put base + gain · D̂ in place of the linears."""
         parameters = dict(self.subject.model.named_parameters())
-        for name, delta in described.items():
-            parameters[name].copy_(self.subject.base[name]).add_(delta, alpha=gain)
+        places, base = [parameters[name] for name in described], [self.subject.base[name] for name in described]
+        # one launch for many matrices
+        torch._foreach_copy_(places, base)
+        torch._foreach_add_(places, list(described.values()), alpha=gain)
 
     def best_gain(self, described: Mapping[str, torch.Tensor]) -> float:
         """The gain with the least KL on validation items."""
@@ -254,6 +260,19 @@ def parabola_minimum(gains: Sequence[float], losses: Sequence[float]) -> float:
     return x1 if curvature <= 0 else min(max((x0 + x1) / 2 - left / (2 * curvature), x0), x2)
 
 
-def experts_of(tasks: Sequence[str], seeds: Sequence[int]) -> tuple[tuple[str, int], ...]:
-    """All tasks of the first seed, then of the next: what a time limit cuts off are whole seeds."""
-    return tuple((task, seed) for seed in seeds for task in tasks)
+def experts_of(tasks: Sequence[str], seeds: Sequence[int], named: Sequence[str] = ()) -> tuple[tuple[str, int], ...]:
+    """All tasks of the first seed, then of the next: what a time limit cuts off are whole seeds. Or those `named`.
+
+    Args:
+        named: `TASK-SEED`.
+
+    Raises:
+        UsageError: an expert is named otherwise, or is not among these tasks and seeds.
+    """
+    known = {f"{task}-{seed}": (task, seed) for seed in seeds for task in tasks}
+    for name in named:
+        if name not in known:
+            raise UsageError(
+                f"--expert must be TASK-SEED of {', '.join(tasks)} and a seed below {len(seeds)}, got {name!r}"
+            )
+    return tuple(known[name] for name in dict.fromkeys(named)) if named else tuple(known.values())

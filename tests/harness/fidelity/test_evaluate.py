@@ -4,14 +4,11 @@ from typing import Any
 
 import pytest
 
+from harness.errors import UsageError
 from harness.fidelity.arms import Arm
-from harness.fidelity.bench import Bench
-from harness.fidelity.describe import describe, size_of, stacks_of
-from harness.fidelity.distil import DistilConfig, distilled
+from harness.fidelity.describe import size_of
 from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity, experts_of, parabola_minimum
-from harness.fidelity.moments import collect_moments
 from harness.fidelity.scores import Record, read_file, record_path
-from harness.fidelity.subject import take_weights
 from meswitch.codecs import parse_codec
 
 ENDS = (Arm(control="base", gains=(1.0,)), Arm(control="expert", gains=(1.0,)))
@@ -69,6 +66,13 @@ def test_experts_come_seed_by_seed() -> None:
     assert experts_of(("a", "b"), (0, 1)) == (("a", 0), ("b", 0), ("a", 1), ("b", 1))
 
 
+def test_experts_can_be_named_to_share_the_work_out() -> None:
+    assert experts_of(("a", "b"), (0, 1), ("b-1", "a-0")) == (("b", 1), ("a", 0))
+    for name in ("a-2", "c-0", "a"):
+        with pytest.raises(UsageError, match=f"seed below 2, got '{name}'"):
+            experts_of(("a", "b"), (0, 1), (name,))
+
+
 def test_other_processes_describe_as_this_one_does(tmp_path: Path, tiny_family: Callable[..., Any]) -> None:
     for processes in (0, 1):
         chosen = options(tmp_path / str(processes), HEAVY, processes=processes)
@@ -105,20 +109,6 @@ def test_bytes_are_those_of_what_the_codec_stores(tiny_family: Callable[..., Any
     others = sum(t.numel() for name, t in subject.base.items() if name not in subject.linears)
     assert bits == 8 * stored / weights
     assert size == stored + 2 * others
-
-
-def test_trained_gains_bring_the_model_nearer(tiny_family: Callable[..., Any]) -> None:
-    subject = tiny_family().subject("t", 0)
-    bench = Bench(subject.model, subject.calibration, tokens_per_batch=64)
-    described = describe(parse_codec("bitdelta"), stacks_of(subject, collect_moments(subject)))
-    losses = {}
-    for over in ("none", "matrix", "rows"):
-        config = DistilConfig(steps=40, batch=8)
-        trained = described if over == "none" else distilled(subject, described, over, config)  # type: ignore[arg-type]
-        take_weights(subject.model, subject.expert)
-        take_weights(subject.model, {name: subject.base[name] + trained[name] for name in trained})
-        losses[over] = bench.score().kl_per_token
-    assert losses["rows"] < losses["matrix"] < losses["none"]
 
 
 def curve(values: list[float]) -> Iterator[float]:

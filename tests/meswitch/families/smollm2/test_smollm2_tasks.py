@@ -47,7 +47,12 @@ def test_mbpp_is_split_by_its_authors_numbers(tmp_path: Path) -> None:
 
 
 def test_what_sets_a_program_up_comes_before_its_tests(tmp_path: Path) -> None:
-    row = {"text": "t", "code": "c", "test_list": ["assert f(X) == 1", "assert f(1) == 2"], "test_setup_code": "X = 3\r"}
+    row = {
+        "text": "t",
+        "code": "c",
+        "test_list": ["assert f(X) == 1", "assert f(1) == 2"],
+        "test_setup_code": "X = 3\r",
+    }
     write(tmp_path / "mbpp/mbpp.jsonl.gz", [{"task_id": number, **row} for number in (601, 511, 11)])
     # the prompt names the function by the first assertion
     expected = Pair("t assert f(X) == 1", "c", ("X = 3", "assert f(X) == 1", "assert f(1) == 2"))
