@@ -29,6 +29,9 @@ def quality(
     likelihood: Annotated[
         bool, typer.Option("--likelihood", help="Compare distributions over right answers; smollm2 always does.")
     ] = False,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="smollm2, task mbpp: write programs and run them against their tests.")
+    ] = False,
     data: Annotated[Path | None, typer.Option(help="smollm2: where its tasks' files are (docs/quality.md).")] = None,
     task: Annotated[list[str] | None, typer.Option(help="smollm2: repeat for several; if absent, all.")] = None,
     seeds: Annotated[int, typer.Option(help="smollm2: experts of each task, of seeds 0, 1, …", min=1)] = 3,
@@ -57,7 +60,7 @@ def quality(
     hundred answers do not. Interrupted and called again, it goes on where it stopped.
     """
     folder = output or Path("reports/results") / Path(family).name
-    if likelihood or family == "smollm2":
+    if likelihood or generate or family == "smollm2":
         if output is None and family != "smollm2":
             # beside the answers, whose table has the same name
             folder /= "likelihood"
@@ -80,6 +83,10 @@ def quality(
             rebuild=rebuild,
             as_json=as_json,
         )
+        if generate:
+            from harness.cli.programs import programs
+
+            return programs(request)
         return fidelity(request)
     if rebuild:
         report = rebuild_quality(folder)
