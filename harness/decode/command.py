@@ -11,15 +11,15 @@ from harness.decode.floor import whole_models_read_bytes
 from harness.decode.measure import MeasureInputs, decode_table, measure_decode, missing_groups
 from harness.decode.options import DecodeOptions
 from harness.decode.profile import profile_decode, trace_steps
-from harness.decode.rig import Layouts, build_decode, decode_layouts, plan_decode
-from harness.errors import UsageError
+from harness.decode.rig import build_decode, decode_layouts, plan_decode
 from harness.flat_table import FlatRow
 from harness.provenance import collect_provenance
+from harness.random_model import Layouts, check_window
 from harness.shapes import whole_spec
 from harness.telemetry import card_name, open_gpu
 from meswitch.config import DeviceConfig
 from meswitch.cuda.availability import check_device
-from meswitch.families import ShapeFamily, load_shape_family
+from meswitch.families import load_shape_family
 from meswitch_kernels.timing import read_bandwidth
 
 __all__ = ["format_row", "run_decode", "whole_models_line"]
@@ -46,7 +46,7 @@ def run_decode(
         HarnessError, MeswitchError: the options cannot be measured here: no GPU, no room, no such shape or codec.
     """
     family = load_shape_family(options.family)
-    check_window(family, options)
+    check_window(family, options.cache_tokens, options="--context and --replays")
     layouts = decode_layouts(family, options)
     codec = whole_spec(options.synthetic.linear)
     table = decode_table(path)
@@ -83,20 +83,6 @@ def run_decode(
                 profile_decode(rig, options.cases, profile, trace=trace_steps, say=say)
     finally:
         gpu.close()
-
-
-def check_window(family: ShapeFamily, options: DecodeOptions) -> None:
-    """Nothing, if attention never has to forget a position that a case reads.
-
-    Raises:
-        UsageError: it would have to.
-    """
-    window = family.shape.window
-    if window is not None and options.cache_tokens > window:
-        raise UsageError(
-            f"--context and --replays together must be at most the sliding window of {family.name}, {window}, "
-            f"got {options.cache_tokens}"
-        )
 
 
 def whole_models_line(layouts: Layouts, inputs: MeasureInputs) -> str:

@@ -3,17 +3,17 @@
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.decode.case import DecodeCase
 from harness.decode.floor import step_read_bytes, whole_models_read_bytes
 from harness.decode.options import DecodeOptions
-from harness.decode.rig import Layouts, Rig
+from harness.decode.rig import Rig
 from harness.flat_table import Configuration, FlatRow, FlatTable
-from harness.results import to_json_value
-from harness.shapes import whole_spec
+from harness.gpu_rows import gpu_configuration, incomplete_groups, raw_header, take_turns
+from harness.random_model import Layouts
 from harness.telemetry import GpuMonitor, card_name
 
 __all__ = [
@@ -85,14 +85,7 @@ def _recorded(record: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, object],
 
 
 def _configuration(options: Mapping[str, Any], *, experts: int, gpu: str | None) -> Configuration:
-    """What decides a row beside its key; a step of the base alone reads no expert's tables."""
-    facts: dict[str, str | int | None] = {name: options[name] for name in ("dtype", "repeats", "replays")}
-    facts["seed"] = options["synthetic"]["seed"]
-    if experts:
-        facts |= {name: whole_spec(options["synthetic"][name]) for name in ("embedding", "head")}
-    if gpu is not None:
-        facts["GPU"] = gpu
-    return facts
+    return gpu_configuration(options, ("dtype", "repeats", "replays"), has_experts=experts > 0, gpu=gpu)
 
 
 def missing_groups(
@@ -115,9 +108,7 @@ def missing_groups(
     def rows(case: DecodeCase) -> tuple[int, int]:
         return case.context, case.B
 
-    groups = [tuple(group) for _, group in groupby(sorted(options.cases, key=rows, reverse=True), key=rows)]
-    # every case is looked at: one measured in another way is refused before anything is measured
-    return [group for group in groups if not all([has(case) for case in group])]
+    return incomplete_groups(options.cases, group_of=rows, has=has)
 
 
 def measure_decode(
@@ -137,10 +128,12 @@ def _interleave(
 ) -> dict[DecodeCase, list[float]]:
     """Milliseconds of a step in each repeat; the cases take turns, forward and backward."""
     samples: dict[DecodeCase, list[float]] = {case: [] for case in group}
-    for repeat in range(options.repeats):
-        for case in group if repeat % 2 == 0 else tuple(reversed(group)):
-            step = rig.load(case, steps=options.replays)
-            samples[case].append(time_block(step, options.replays) / options.replays)
+
+    def measure(case: DecodeCase) -> None:
+        step = rig.load(case, steps=options.replays)
+        samples[case].append(time_block(step, options.replays) / options.replays)
+
+    take_turns([partial(measure, case) for case in group], options.repeats)
     return samples
 
 
@@ -166,11 +159,13 @@ def _raw(
 ) -> dict[str, object]:
     whole = inputs.layouts.whole
     return {
-        "provenance": inputs.provenance,
-        "options": to_json_value({**asdict(inputs.options), "cases": [asdict(case) for case in group]}),
+        **raw_header(
+            inputs.gpu,
+            provenance=inputs.provenance,
+            options={**asdict(inputs.options), "cases": [asdict(case) for case in group]},
+            before=before,
+        ),
         "read_bandwidth_bytes_per_s": inputs.read_bandwidth,
-        "gpu_state_before": to_json_value(before),
-        "gpu_state_after": to_json_value(inputs.gpu.state()),
         "cases": [
             {
                 **row_key(case, family=inputs.family, codec=inputs.codec),

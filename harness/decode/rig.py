@@ -1,28 +1,20 @@
 """A model of random weights on the GPU that runs any of the measured decode steps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from harness.decode.case import DecodeCase
 from harness.decode.options import DecodeOptions
-from meswitch.cuda.base_weights import random_base
-from meswitch.cuda.decoder import Decoder, rotary_tables
+from harness.random_model import Layouts, RandomModel, Room, model_layouts, plan_model
 from meswitch.cuda.graphs import GraphPool
-from meswitch.cuda.kv_cache import KvCache, kv_bytes
-from meswitch.cuda.memory_plan import MemoryPlan, plan_memory
-from meswitch.cuda.slot_layout import SlotLayout
-from meswitch.cuda.slots import SlotArena
+from meswitch.cuda.memory_plan import MemoryPlan
 from meswitch.cuda.step_runner import StepRunner
 from meswitch.cuda.step_state import RowState
-from meswitch.cuda.synthetic_image import SyntheticImageSource, synthetic_layout
-from meswitch.cuda.whole_layout import WholeLayout, whole_layout
-from meswitch.cuda.workspace import context_bytes, workspace_bytes
 from meswitch.families import ShapeFamily
 
-__all__ = ["DecodeRig", "Layouts", "Rig", "build_decode", "decode_layouts", "plan_decode"]
+__all__ = ["DecodeRig", "Rig", "build_decode", "decode_layouts", "plan_decode"]
 
 
 class Rig(Protocol):
@@ -30,14 +22,6 @@ class Rig(Protocol):
 
     def load(self, case: DecodeCase, *, steps: int) -> Callable[[], None]:
         """What runs one step of `case`; each call is one token further, and `steps` of them read the case's context."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layouts:
-    """The bytes of the model: of the base, and of each expert; no `slot` where no case has experts."""
-
-    whole: WholeLayout
-    slot: SlotLayout | None
 
 
 class DecodeRig:
@@ -51,23 +35,12 @@ class DecodeRig:
     """
 
     def __init__(self, family: ShapeFamily, options: DecodeOptions, layouts: Layouts, device: torch.device) -> None:
-        shape, seed = family.shape, options.synthetic.seed
-        self._vocabulary = shape.vocabulary
-        base = random_base(layouts.whole, seed=seed, device=device)
-        slots = _random_slots(family, options, layouts.slot, device) if layouts.slot is not None else None
-        cache = KvCache(
-            shape, rows=options.max_rows, tokens=options.cache_tokens, dtype=layouts.whole.dtype, device=device
-        )
-        # what attention reads must be numbers, as it would be after a prompt
-        for held in (cache.keys, cache.values):
-            held.normal_(generator=torch.Generator(device).manual_seed(seed))
-        rotary = rotary_tables(family.config, positions=cache.tokens, device=device)
+        model = RandomModel(family, layouts, _room(options), seed=options.synthetic.seed, device=device)
+        self._vocabulary = model.vocabulary
         graphs = GraphPool(device) if device.type == "cuda" else None
         self._base_only, self._mixed = (
-            StepRunner(
-                Decoder(shape, base, held, cache, rotary), max_rows=options.max_rows, device=device, graphs=graphs
-            )
-            for held in (None, slots)
+            StepRunner(model.decoder(has_experts=has_experts), max_rows=options.max_rows, device=device, graphs=graphs)
+            for has_experts in (False, True)
         )
 
     def load(self, case: DecodeCase, *, steps: int) -> Callable[[], None]:
@@ -99,8 +72,7 @@ def decode_layouts(family: ShapeFamily, options: DecodeOptions) -> Layouts:
     Raises:
         DeltaError, UnsupportedModelError: no kernel covers a codec.
     """
-    slot = synthetic_layout(options.synthetic, family.shape) if options.experts else None
-    return Layouts(whole=whole_layout(family.shape, getattr(torch, options.dtype)), slot=slot)
+    return model_layouts(family, options.synthetic, dtype=options.dtype, has_experts=options.experts > 0)
 
 
 def plan_decode(family: ShapeFamily, options: DecodeOptions, layouts: Layouts, device: torch.device) -> MemoryPlan:
@@ -109,20 +81,7 @@ def plan_decode(family: ShapeFamily, options: DecodeOptions, layouts: Layouts, d
     Raises:
         CapacityError: it does not fit.
     """
-    shape, dtype = family.shape, layouts.whole.dtype
-    context = context_bytes(device)
-    return plan_memory(
-        torch.cuda.mem_get_info(device)[0] + context,
-        base_bytes=layouts.whole.nbytes,
-        slot_bytes=layouts.slot.nbytes if layouts.slot is not None else 0,
-        wanted_slots=options.experts,
-        kv_bytes=kv_bytes(shape, rows=options.max_rows, tokens=options.cache_tokens, dtype=dtype),
-        workspace_bytes=workspace_bytes(
-            shape, dtype, max_rows=options.max_rows, chunk_tokens=1, context_tokens=options.cache_tokens
-        ),
-        context_bytes=context,
-        least_slots=options.experts,
-    )
+    return plan_model(family, layouts, _room(options), device)
 
 
 def build_decode(family: ShapeFamily, options: DecodeOptions, layouts: Layouts, device: torch.device) -> DecodeRig:
@@ -134,8 +93,5 @@ def build_decode(family: ShapeFamily, options: DecodeOptions, layouts: Layouts, 
     return rig
 
 
-def _random_slots(family: ShapeFamily, options: DecodeOptions, layout: SlotLayout, device: torch.device) -> SlotArena:
-    slots = SlotArena(layout, slots=options.experts, device=device)
-    for slot, name in enumerate(family.experts(options.experts)):
-        SyntheticImageSource(layout, seed=options.synthetic.seed, name=name).fill(slots.memory[slot])
-    return slots
+def _room(options: DecodeOptions) -> Room:
+    return Room(experts=options.experts, rows=options.max_rows, tokens=options.cache_tokens, chunk_tokens=1)

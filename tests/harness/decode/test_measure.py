@@ -11,8 +11,9 @@ from harness.decode import DecodeCase, DecodeOptions, parse_cases
 from harness.decode.command import format_row, whole_models_line
 from harness.decode.floor import step_read_bytes
 from harness.decode.measure import COLUMNS, MeasureInputs, decode_table, measure_decode, missing_groups
-from harness.decode.rig import Layouts, decode_layouts
+from harness.decode.rig import decode_layouts
 from harness.flat_table import FlatTable
+from harness.random_model import Layouts
 from harness.telemetry import NullGpu
 from meswitch.config import SyntheticConfig
 from meswitch.families import load_shape_family
