@@ -9,6 +9,7 @@ from rich.console import Console
 
 from harness.aggregation import rebuild_summary
 from harness.cli.table import print_summary
+from harness.errors import UsageError
 from harness.results import find_run
 from harness.sweep.build import rebuild_sweep
 from harness.sweep.results import SweepDirectory
@@ -26,13 +27,19 @@ def report(
         ),
     ],
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    switching: Annotated[
+        Path | None,
+        typer.Option(help="Of a sweep: a directory of harness switching; by default one of that name beside it."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json and nothing else on stdout.")] = False,
 ) -> int:
     """Rebuild summary.json, the figures and report.html of a run, or of a sweep, from its raw records."""
     from reports.build import build_report
 
     if SweepDirectory(Path(run)).manifest.is_file():
-        return _report_sweep(Path(run), as_json=as_json)
+        return _report_sweep(Path(run), switching=switching, as_json=as_json)
+    if switching is not None:
+        raise UsageError(f"--switching is for the report of a sweep, and {run} is none")
     if SwitchingDirectory(Path(run)).manifest.is_file():
         return _report_switching(Path(run), as_json=as_json)
     directory = find_run(run, runs_dir)
@@ -45,12 +52,12 @@ def report(
     return 0
 
 
-def _report_sweep(path: Path, *, as_json: bool) -> int:
+def _report_sweep(path: Path, *, switching: Path | None, as_json: bool) -> int:
     from reports.sweep.build import build_sweep_report
 
     directory = SweepDirectory(path)
     rebuild_sweep(directory)
-    page = build_sweep_report(path)
+    page = build_sweep_report(path, switching=switching)
     if as_json:
         sys.stdout.write(directory.rows.read_text())
     else:

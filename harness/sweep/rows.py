@@ -31,6 +31,9 @@ class SweepRow:
         engine_experts: names that the engine knew; cells that share one have its memory.
         hit_rate: share of those requests whose expert was resident; belady_hit_rate: of the best policy that serves
             the same sequence in order, with as many slots.
+        switch_p50_s: of those that requests waited for, from the decision to when a row could be computed; on an idle
+            GPU its layers follow the copy, and that is at once.
+        copy_mean_s: of all copies to the device in the cell, on the device; `None` where nothing was copied or timed.
         nvml_bytes: highest memory of the engine on the device.
         shared_images: experts without a place of their own in host memory.
         valid: whether the figures may be used; `reasons` says why not.
@@ -74,6 +77,7 @@ class SweepRow:
     ttft_disk_p50_s: float | None = None
     tpot_p50_s: float | None = None
     switch_p50_s: float | None = None
+    copy_mean_s: float | None = None
     switches: int = 0
     hit_rate: float | None = None
     hit_rate_low: float | None = None
@@ -211,10 +215,19 @@ def _with_memory(row: SweepRow, record: CellRecord, samples: Sequence[Sample]) -
         weight_bytes=_total(parts),
         planned_bytes=_planned(plan),
         nvml_bytes=gpu_used_bytes(samples, before_bytes=record.gpu_before_bytes),
+        copy_mean_s=_copy_mean_s(record),
         energy_j_per_token=energy / produced if energy is not None and produced else None,
         throttled_share=throttled_share(samples),
         throttled_by=throttled_by(samples),
     )
+
+
+def _copy_mean_s(record: CellRecord) -> float | None:
+    before, after = ((stats or {}).get("tiers") for stats in (record.stats_before, record.stats_after))
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return None
+    copies, copied_us = ((_integer(after, key) or 0) - (_integer(before, key) or 0) for key in ("copies", "copy_us"))
+    return copied_us / copies / 1e6 if copies and copied_us else None
 
 
 def _belady(record: CellRecord, seen: Sequence[RequestRecord]) -> float | None:

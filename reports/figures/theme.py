@@ -52,6 +52,7 @@ CLASS_DASHES: Mapping[str, Any] = {"resident": "-", "host": (0, (5, 2)), "disk":
 PART_COLOURS: Mapping[str, str] = {
     "base": "treatment",
     "codes": "treatment-2",
+    "slots": "treatment-2",
     "dense_cache": "treatment-3",
     "experts": "baseline",
     "router": "baseline-2",

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from harness.claims import claim_apart
-from harness.summary import Estimate
 from harness.sweep.rows import SweepRow
 from harness.units import format_bytes, format_plural
 from reports.sweep.source import SweepSource
+from reports.sweep.versus import largest_common, tokens_per_s
 
 __all__ = ["caveats", "sweep_sentences"]
 
@@ -28,8 +28,8 @@ def caveats(source: SweepSource) -> list[str]:
     shared = max((row.shared_images for row in source.rows), default=0)
     if shared:
         found.append(
-            f"up to {shared} experts share their place in host memory with another: their bytes are really moved, "
-            "but not from memory of their own"
+            f"shared host buffers: up to {shared} experts share their place in host memory with another, where it "
+            "cannot hold all of them; their bytes are really moved, but not from memory of their own"
         )
     if source.left_out:
         found.append(
@@ -48,21 +48,14 @@ def caveats(source: SweepSource) -> list[str]:
 
 
 def _compared(rows: Sequence[SweepRow], treatment: str) -> str:
-    """The largest number of experts at which both were measured."""
-    ours = {row.experts: row for row in rows if row.arm == treatment and row.valid}
-    for experts in sorted(ours, reverse=True):
-        swaps = [row for row in rows if row.experts == experts and row.valid and row.arm.startswith("full-swap")]
-        best = max(swaps, key=lambda row: row.output_tokens_per_s or 0.0, default=None)
-        if best is not None:
-            claim = claim_apart(_tokens(ours[experts]), _tokens(best), lower="fewer", higher="more")
-            return f"with {format_plural(experts, 'expert')}, output tokens/s against {best.arm}: {claim.text}"
-    return ""
-
-
-def _tokens(row: SweepRow) -> Estimate | None:
-    if row.output_tokens_per_s is None:
-        return None
-    return Estimate(value=row.output_tokens_per_s, low=row.output_tokens_per_s_low, high=row.output_tokens_per_s_high)
+    """With the best swap at the largest number of experts at which one was measured."""
+    swaps = sorted({row.arm for row in rows if row.arm.startswith("full-swap")})
+    pairs = [pair for arm in swaps if (pair := largest_common(rows, treatment, arm)) is not None]
+    if not pairs:
+        return ""
+    ours, best = max(pairs, key=lambda pair: (pair[0].experts, pair[1].output_tokens_per_s or 0.0))
+    claim = claim_apart(tokens_per_s(ours), tokens_per_s(best), lower="fewer", higher="more")
+    return f"with {format_plural(ours.experts, 'expert')}, output tokens/s against {best.arm}: {claim.text}"
 
 
 def _limits(source: SweepSource) -> Iterator[str]:

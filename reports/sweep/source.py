@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.sweep.fit import FitRow, fit_rows
 from harness.sweep.results import SweepDirectory, SweepManifest
 from harness.sweep.rows import SweepRow, sweep_rows
+from reports.sweep.switching import SwitchingSource, find_switching
 
 __all__ = ["Slice", "SweepSource", "read_sweep"]
 
@@ -41,6 +42,7 @@ class SweepSource:
     Attributes:
         treatment: the arm the report is about.
         left_out: cells of other configurations, which the directory has too.
+        switching: switches alone, measured beside the sweep; `None` if nobody did.
     """
 
     manifest: SweepManifest
@@ -48,16 +50,23 @@ class SweepSource:
     fits: Sequence[FitRow]
     treatment: str
     left_out: int = 0
+    switching: SwitchingSource | None = None
 
     @property
     def slices(self) -> Iterator[Slice]:
         """The rows by what they have in common beside arm and experts, the largest budget first."""
-        groups: dict[tuple[int, str, str, str], list[SweepRow]] = {}
+        groups: dict[tuple[int, str, str, int, float], list[SweepRow]] = {}
         for row in self.rows:
-            key = (-row.memory_budget_bytes, row.policy, row.popularity, load_words(row))
-            groups.setdefault(key, []).append(row)
-        for (budget, policy, popularity, load), rows in sorted(groups.items()):
-            yield Slice(budget_bytes=-budget, policy=policy, popularity=popularity, load=load, rows=tuple(rows))
+            load = row.in_flight or 0, row.rate_per_s or 0.0
+            groups.setdefault((-row.memory_budget_bytes, row.policy, row.popularity, *load), []).append(row)
+        for (budget, policy, popularity, *_), rows in sorted(groups.items()):
+            yield Slice(
+                budget_bytes=-budget,
+                policy=policy,
+                popularity=popularity,
+                load=load_words(rows[0]),
+                rows=tuple(rows),
+            )
 
 
 def load_words(row: SweepRow) -> str:
@@ -65,20 +74,28 @@ def load_words(row: SweepRow) -> str:
     return f"{row.in_flight} in flight" if row.in_flight is not None else f"{row.rate_per_s:g} requests/s"
 
 
-def read_sweep(path: Path) -> SweepSource:
+def read_sweep(path: Path, *, switching: Path | None = None) -> SweepSource:
     """Everything a report needs from a sweep's directory.
 
+    Args:
+        path: of the sweep.
+        switching: a directory of `harness switching`; by default one of that name in the sweep's, or beside it, if it
+            is of the same family.
+
     Raises:
+        UsageError: there is nothing of that kind in `switching`.
         RunFormatError: a file is missing or damaged.
     """
     directory = SweepDirectory(path)
+    manifest = directory.read_manifest()
     rows = tuple(sweep_rows(directory))
     arms = [row.arm for row in rows]
     treatment = "meswitch" if "meswitch" in arms or not arms else arms[0]
     return SweepSource(
-        manifest=directory.read_manifest(),
+        manifest=manifest,
         rows=rows,
         fits=tuple(fit_rows(rows)),
         treatment=treatment,
         left_out=sum(1 for _ in directory.read_cells()) - len(rows),
+        switching=find_switching(path, family=str(manifest.family.get("name")), given=switching),
     )

@@ -33,9 +33,11 @@ CELL_HEADINGS = (
     "disk",
     "TPOT p50",
     "switch p50",
+    "copy",
     "hits",
     "Belady",
     "memory",
+    "shared",
 )
 FIT_HEADINGS = ("arm", "popularity", "load", "figure", "cells", "experts", "one more expert", "with none")
 
@@ -45,6 +47,8 @@ METHOD_LINES = tuple(f"{name.replace('_', ' ')}: {words}" for name, words in MET
 def cell_cells(row: SweepRow) -> list[Cell]:
     """A row of `CELL_HEADINGS`."""
     outcome = row.outcome if row.valid or row.outcome != "ok" else "not valid"
+    if outcome == "ok" and not row.settled:
+        outcome = "not settled"
     return [
         Cell(row.arm),
         Cell(format_count(row.experts)),
@@ -60,9 +64,11 @@ def cell_cells(row: SweepRow) -> list[Cell]:
         Cell(format_seconds(row.ttft_disk_p50_s)),
         Cell(format_seconds(row.tpot_p50_s)),
         Cell(format_seconds(row.switch_p50_s)),
+        Cell(format_seconds(row.copy_mean_s)),
         Cell(format_share(row.hit_rate)),
         Cell(format_share(row.belady_hit_rate)),
         Cell(format_bytes(row.nvml_bytes if row.nvml_bytes is not None else row.weight_bytes)),
+        Cell(format_count(row.shared_images)),
     ]
 
 

@@ -57,7 +57,7 @@ def test_shapes_and_shared_memory_are_said_before_any_figure(make_sweep: Make) -
     found = caveats(read_sweep(make_sweep()))
     assert found[0] == "mistral-7b: shapes only; random weights"
     # 64 experts, 32 places
-    assert found[1].startswith("up to 32 experts share their place in host memory")
+    assert found[1].startswith("shared host buffers: up to 32 experts share their place in host memory")
 
 
 def drawn(make_sweep: Make) -> Figure:
