@@ -10,7 +10,7 @@ __all__ = ["DEFAULT_ARMS", "GROUPS", "Arm", "Group", "arms_of"]
 
 Group = Literal["core", "ablation", "heavy", "distilled", "half"]
 
-GROUPS: tuple[Group, ...] = ("core", "heavy", "ablation", "distilled", "half")
+GROUPS: tuple[Group, ...] = ("core", "heavy", "distilled", "ablation", "half")
 """In the order in which they are measured: what a time limit cuts off is the least needed."""
 
 Control = Literal["none", "base", "expert", "bfloat16"]

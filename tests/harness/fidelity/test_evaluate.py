@@ -14,7 +14,7 @@ from meswitch.codecs import parse_codec
 ENDS = (Arm(control="base", gains=(1.0,)), Arm(control="expert", gains=(1.0,)))
 EXACT = Arm(spec="dense:dtype=float32", gains=(1.0, 0.5, None))
 SIGNS = Arm(spec="rtn:bits=1,step=mse")
-HEAVY = Arm(spec="gptq:bits=2", gains=(1.0,), group="heavy")
+HEAVY = Arm(spec="lowrank:bits=4", gains=(1.0,), group="heavy")
 
 
 def scored(output: Path, task: str = "t", seed: int = 0) -> dict[tuple[str, float | None], Record]:
