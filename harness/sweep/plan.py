@@ -205,8 +205,9 @@ def _engine_key(plan: SweepPlan, cell: Cell) -> tuple[str, int, str, int]:
 def _most_slots(plan: SweepPlan, arm: Arm, budget: int) -> int:
     """More experts than this cannot be on the device at once, so that its memory holds the same for all of them."""
     if arm.weights == "full":
-        # so many buffers are made, however few experts there are
-        return 1 if arm.buffers is not None else (budget - plan.kv_bytes) // plan.prepared.model_bytes
+        # so many buffers are made on a GPU, however few experts there are; on a CPU, the budget says how many
+        is_fixed = arm.buffers is not None and plan.options.device == "cuda"
+        return 1 if is_fixed else (budget - plan.kv_bytes) // plan.prepared.model_bytes
     if plan.options.slots is not None:
         return plan.options.slots
     slot = max(size.whole for size in plan.prepared.sizes.values())

@@ -11,10 +11,11 @@ from typing import Literal
 from pydantic import JsonValue, TypeAdapter
 
 from harness.errors import RunFormatError
-from harness.records import RequestRecord, dump_line, parse_line
-from harness.results import read_json, read_lines, to_json_value, write_atomic, write_lines
+from harness.raw_records import RawRecords
+from harness.records import RequestRecord
+from harness.results import read_json, to_json_value, write_atomic
 from harness.sweep.cells import Cell
-from harness.telemetry.sample import Sample, dump_sample, parse_sample
+from harness.telemetry.sample import Sample
 
 __all__ = ["CellOutcome", "CellRecord", "SweepDirectory", "SweepManifest", "config_hash"]
 
@@ -122,17 +123,10 @@ class SweepDirectory:
         """Milliseconds and MiB an expert."""
         return self.path / "fit.json"
 
-    def cell(self, key: str) -> Path:
-        """The facts of a cell."""
-        return self.path / "cells" / f"{key}.json"
-
-    def requests(self, key: str) -> Path:
-        """The raw requests of a cell."""
-        return self.path / "cells" / f"{key}.requests.jsonl.gz"
-
-    def telemetry(self, key: str) -> Path:
-        """The samples of a cell's window."""
-        return self.path / "cells" / f"{key}.telemetry.jsonl.gz"
+    @property
+    def cells(self) -> RawRecords:
+        """The raw records of all cells, by key."""
+        return RawRecords(self.path / "cells")
 
     def write_manifest(self, manifest: SweepManifest) -> None:
         """Replace the manifest, whole or not at all."""
@@ -149,7 +143,7 @@ class SweepDirectory:
 
     def remove_if_empty(self) -> None:
         """Leave nothing behind of a sweep without a cell; what others put there stays."""
-        if not any((self.path / "cells").glob("*.json")):
+        if not any(self.cells.all_facts()):
             self.manifest.unlink(missing_ok=True)
             with suppress(OSError):
                 self.path.rmdir()
@@ -157,11 +151,8 @@ class SweepDirectory:
     def write_cell(
         self, record: CellRecord, requests: Iterable[RequestRecord] = (), samples: Iterable[Sample] = ()
     ) -> None:
-        """Write a cell; its facts come last, so that where they are, all of it is."""
-        self.cell(record.key).parent.mkdir(parents=True, exist_ok=True)
-        write_lines(self.requests(record.key), map(dump_line, requests))
-        write_lines(self.telemetry(record.key), map(dump_sample, samples))
-        write_atomic(self.cell(record.key), _CELL.dump_json(record, indent=1) + b"\n")
+        """Write a cell, whole or not at all."""
+        self.cells.write(record.key, _CELL.dump_json(record, indent=1), requests, samples)
 
     def read_cells(self) -> Iterator[CellRecord]:
         """The facts of all cells, by key.
@@ -169,33 +160,15 @@ class SweepDirectory:
         Raises:
             RunFormatError: one is damaged.
         """
-        for path in sorted((self.path / "cells").glob("*.json")):
+        for path in self.cells.all_facts():
             yield read_json(_CELL, path, schema=SCHEMA)
 
     def read_cell(self, key: str) -> CellRecord | None:
         """The facts of a cell; `None` if there are none, or of another format: it is measured again then."""
         try:
-            return read_json(_CELL, self.cell(key), schema=SCHEMA)
+            return read_json(_CELL, self.cells.facts(key), schema=SCHEMA)
         except RunFormatError:
             return None
-
-    def read_requests(self, key: str) -> list[RequestRecord]:
-        """The requests of a cell, as they ended.
-
-        Raises:
-            RunFormatError: the file is missing or damaged.
-        """
-        path = self.requests(key)
-        return [parse_line(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
-
-    def read_samples(self, key: str) -> list[Sample]:
-        """The samples of a cell's window.
-
-        Raises:
-            RunFormatError: the file is missing or damaged.
-        """
-        path = self.telemetry(key)
-        return [parse_sample(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
 
 
 def config_hash(facts: Mapping[str, object]) -> str:

@@ -104,7 +104,7 @@ def sweep_rows(directory: SweepDirectory) -> Iterator[SweepRow]:
     configuration = directory.read_manifest().configuration
     cells = (cell for cell in directory.read_cells() if cell.configuration == configuration)
     for cell in sorted(cells, key=_order):
-        yield cell_row(cell, directory.read_requests(cell.key), directory.read_samples(cell.key))
+        yield cell_row(cell, directory.cells.read_requests(cell.key), directory.cells.read_samples(cell.key))
 
 
 def _order(record: CellRecord) -> tuple[object, ...]:

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from pydantic import JsonValue, TypeAdapter
 
-from harness.records import RequestRecord, dump_line, parse_line
-from harness.results import read_json, read_lines, write_atomic, write_lines
-from harness.telemetry.sample import Sample, dump_sample, parse_sample
+from harness.raw_records import RawRecords
+from harness.records import RequestRecord
+from harness.results import read_json, write_atomic
+from harness.telemetry.sample import Sample
 
 __all__ = ["MeasuredSetting", "SettingRecord", "SwitchingDirectory", "SwitchingManifest"]
 
@@ -101,17 +102,10 @@ class SwitchingDirectory:
         """What it costs the others, as flat rows."""
         return self.path / "interference.json"
 
-    def setting(self, name: str) -> Path:
-        """The facts of a setting."""
-        return self.path / "settings" / f"{name}.json"
-
-    def requests(self, name: str) -> Path:
-        """The raw requests of a setting."""
-        return self.path / "settings" / f"{name}.requests.jsonl.gz"
-
-    def telemetry(self, name: str) -> Path:
-        """The samples of a setting's time."""
-        return self.path / "settings" / f"{name}.telemetry.jsonl.gz"
+    @property
+    def settings(self) -> RawRecords:
+        """The raw records of all settings, by name."""
+        return RawRecords(self.path / "settings")
 
     def write_manifest(self, manifest: SwitchingManifest) -> None:
         """Replace the manifest, whole or not at all."""
@@ -129,11 +123,8 @@ class SwitchingDirectory:
     def write_setting(
         self, record: SettingRecord, requests: Sequence[RequestRecord], samples: Sequence[Sample] = ()
     ) -> None:
-        """Write a setting; its facts come last, so that where they are, all of it is."""
-        self.setting(record.name).parent.mkdir(parents=True, exist_ok=True)
-        write_lines(self.requests(record.name), map(dump_line, requests))
-        write_lines(self.telemetry(record.name), map(dump_sample, samples))
-        write_atomic(self.setting(record.name), _SETTING.dump_json(record, indent=1) + b"\n")
+        """Write a setting, whole or not at all."""
+        self.settings.write(record.name, _SETTING.dump_json(record, indent=1), requests, samples)
 
     def read_settings(self) -> Iterator[MeasuredSetting]:
         """Facts, requests and samples of the settings that the manifest's call has measured, and no other call.
@@ -143,16 +134,9 @@ class SwitchingDirectory:
         """
         manifest = self.read_manifest()
         for name in manifest.settings:
-            if not self.setting(name).exists():
+            path = self.settings.facts(name)
+            if not path.exists():
                 continue
-            record = read_json(_SETTING, self.setting(name), schema=SCHEMA)
+            record = read_json(_SETTING, path, schema=SCHEMA)
             if record.measurement == manifest.measurement:
-                yield MeasuredSetting(record, self._read_requests(name), self._read_samples(name))
-
-    def _read_requests(self, name: str) -> list[RequestRecord]:
-        path = self.requests(name)
-        return [parse_line(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
-
-    def _read_samples(self, name: str) -> list[Sample]:
-        path = self.telemetry(name)
-        return [parse_sample(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
+                yield MeasuredSetting(record, self.settings.read_requests(name), self.settings.read_samples(name))

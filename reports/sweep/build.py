@@ -39,7 +39,7 @@ __all__ = ["build_sweep_report"]
 
 CAPTION = (
     "Our system is solid, every baseline dashed. Crosses are what memory did not hold. Vertical strokes are 95 % "
-    "intervals; the dashed line over the memory is the budget."
+    "intervals; the dashed line over the memory is the budget. A switch is its copy to the device, where there is one."
 )
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from harness.sweep.fit import FitRow, fit_rows
 from harness.sweep.results import SweepDirectory, SweepManifest
 from harness.sweep.rows import SweepRow, sweep_rows
+from harness.units import format_bytes
 from reports.sweep.switching import SwitchingSource, find_switching
 
 __all__ = ["Slice", "SweepSource", "read_sweep"]
-
-GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class Slice:
     @property
     def title(self) -> str:
         """What the rows have in common."""
-        return f"{self.popularity}, {self.load}, {self.policy}, {self.budget_bytes / GIB:.3g} GiB"
+        return f"{self.popularity}, {self.load}, {self.policy}, {format_bytes(self.budget_bytes)}"
 
     @property
     def name(self) -> str:

@@ -39,7 +39,7 @@ def test_every_cell_gets_a_record_and_its_raw_requests(sweep, make_plan):
     # one engine for each number of experts, whatever the popularity; the floor has one expert only
     assert seen["engines"] == [("meswitch", 1), ("meswitch", 2), ("merged", 1)]
     for cell in directory.read_cells():
-        requests = directory.read_requests(cell.key)
+        requests = directory.cells.read_requests(cell.key)
         assert {r.expert_wanted for r in requests} <= {"e0", "e1"}
         assert cell.settled
         assert len(cell.sequence) == len(requests)

@@ -36,6 +36,13 @@ def test_experts_that_change_no_memory_share_an_engine(make_plan):
     ]
 
 
+def test_a_cpu_holds_as_many_whole_models_as_its_budget_so_that_fewer_experts_are_another_engine(make_plan):
+    plan = make_plan("full-swap-disk", (1, 2, 3, 4), budgets=(250,))
+    trained = replace(plan.prepared, synthetic=None)
+    plan = replace(plan, prepared=trained, options=replace(plan.options, device="cpu", dtype="float32"))
+    assert groups(plan) == [("full-swap-disk", 1, [1]), ("full-swap-disk", 4, [2, 3, 4])]
+
+
 def test_whole_models_that_stay_have_an_engine_for_each_number(make_plan):
     assert groups(make_plan("all-resident", (1, 2, 4), budgets=(200,))) == [
         ("all-resident", 1, [1]),

@@ -47,7 +47,7 @@ def test_the_answer_compares_with_the_best_swap_and_says_what_does_not_fit(make_
     source = read_sweep(make_sweep())
     sentences = sweep_sentences(source)
     # 15 tokens in 100 ms against 15 in 700 ms: seven times as many. Ours misses half of 64 on 16 slots
-    assert sentences[0].startswith("uniform, 16 in flight, lru, 76 GiB: with 64 experts, output tokens/s against")
+    assert sentences[0].startswith("uniform, 16 in flight, lru, 76.0 GiB: with 64 experts, output tokens/s against")
     assert "full-swap-host: 7" in sentences[0]
     assert sentences[0].endswith("× more, intervals apart")
     assert sentences[1] == "all-resident does not hold 16 experts within 76.0 GiB"
@@ -119,7 +119,9 @@ def test_cells_of_another_configuration_are_left_out_and_counted(make_sweep: Mak
     path = make_sweep()
     directory = SweepDirectory(path)
     other = next(directory.read_cells())
-    directory.write_cell(replace(other, configuration="d", codec="rtn:bits=4"), directory.read_requests(other.key))
+    directory.write_cell(
+        replace(other, configuration="d", codec="rtn:bits=4"), directory.cells.read_requests(other.key)
+    )
     source = read_sweep(path)
     assert (len(source.rows), source.left_out) == (11, 1)
     assert "1 cell of another family, codec, workload or engine left out" in " ".join(caveats(source))
