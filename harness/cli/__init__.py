@@ -16,6 +16,7 @@ from harness.cli.grid import grid as grid_
 from harness.cli.memory import memory as memory_
 from harness.cli.parity import parity as parity_
 from harness.cli.policies import policies as policies_
+from harness.cli.prefill import prefill as prefill_
 from harness.cli.quality import quality as quality_
 from harness.cli.report import report as report_
 from harness.cli.run import run as run_
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.command(name="run")(run_)
 app.command(name="decode")(decode_)
+app.command(name="prefill")(prefill_)
 app.command(name="compression")(compression_)
 app.command(name="memory")(memory_)
 app.command(name="sweep")(sweep_)

@@ -197,12 +197,14 @@ def test_the_environment_is_printed_as_json(capsys):
     assert json.loads(capsys.readouterr().out)["python"]
 
 
-@pytest.mark.parametrize("command", ["run", "sweep", "switching", "quality", "decode", "memory", "parity", "report"])
+@pytest.mark.parametrize(
+    "command", ["run", "sweep", "switching", "quality", "decode", "prefill", "memory", "parity", "report"]
+)
 def test_an_option_means_the_same_in_every_command(command):
     parameters = typer.main.get_command(app).commands[command].params
     kinds = {name: parameter for parameter in parameters for name in parameter.opts}
     # a device is a kind of machine, and --gpu the index of one; --json prints, and rows are kept at --table
     assert ("--device" in kinds) == (command in ("run", "sweep", "switching", "quality"))
     assert "--json" not in kinds or kinds["--json"].is_flag
-    assert ("--gpu" in kinds) == (command in ("decode", "memory"))
-    assert ("--table" in kinds) == (command in ("decode", "memory", "parity"))
+    assert ("--gpu" in kinds) == (command in ("decode", "prefill", "memory"))
+    assert ("--table" in kinds) == (command in ("decode", "prefill", "memory", "parity"))

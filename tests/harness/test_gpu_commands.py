@@ -1,4 +1,4 @@
-"""`harness decode` and `harness memory` on a GPU, with a model that is small enough to be made at once."""
+"""`harness decode`, `prefill` and `memory` on a GPU, with a model that is small enough to be made at once."""
 
 import json
 from pathlib import Path
@@ -53,6 +53,32 @@ def test_decode_steps_take_at_least_as_long_as_their_bytes_and_resume(
     assert run_command(command) == 0
     assert "all rows are in" in capsys.readouterr().out
     assert json.loads(table.read_text()) == rows
+
+
+@pytest.mark.gpu
+def test_prompts_by_graphs_and_launched_by_themselves_choose_the_same_token_and_resume(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "prefill.json"
+    command = ["prefill", "--family", str(config), "--tokens", "16,100", "--start", "3", "--single"]
+    command += ["--table", str(table)]
+    assert run_command(command) == 0
+    rows = json.loads(table.read_text())
+    assert len(rows) == 8
+    for row in rows:
+        assert row["prompt_ms_low"] <= row["prompt_ms"] <= row["prompt_ms_high"]
+        assert 0 < row["host_ms"] <= row["prompt_ms"]
+        assert row["ratio_to_base_products"] > 1
+    for line in (tmp_path / "prefill.raw.jsonl").read_text().splitlines():
+        cases = json.loads(line)["cases"]
+        for has_expert in (True, False):
+            tokens = [case["first_tokens"] for case in cases if (case["codec"] is not None) == has_expert]
+            # greedy, and of the same kernels: every repeat of both ways
+            assert len({token for repeats in tokens for token in repeats}) == 1
+            assert tokens[0][0] >= 0
+    capsys.readouterr()
+    assert run_command(command) == 0
+    assert "all rows are in" in capsys.readouterr().out
 
 
 @pytest.mark.gpu
