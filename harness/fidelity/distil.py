@@ -49,6 +49,11 @@ class Distiller:
         device = self.model.lm_head.weight.device
         self.batches = [Batch(pad(part, device), self.model) for part in cut(subject.calibration, config.batch)]
         self.runs: dict[Over, Run] = {}
+        self.pool: Any = None
+        if device.type == "cuda":
+            # the graphs of the subject before are gone; those of this one follow each other and share their memory
+            torch.cuda.empty_cache()
+            self.pool = torch.cuda.graph_pool_handle()
 
     def train(self, described: Mapping[str, torch.Tensor], over: Over) -> dict[str, torch.Tensor]:
         """`described` with its trained gains: one for each row (output channel), or for each `matrix`."""
@@ -118,7 +123,7 @@ class Run:
                 self.step(batch)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self.distiller.pool):
             self.step(batch)
         return graph.replay
 
