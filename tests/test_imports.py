@@ -37,6 +37,7 @@ REPORTS_READS = (
     "harness.statistics",
     "harness.summary",
     "harness.sweep.",
+    "harness.switching.",
     "harness.telemetry.sample",
     "harness.units",
     "harness.weights",
