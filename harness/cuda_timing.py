@@ -5,7 +5,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["time_block"]
+__all__ = ["BlockTimer", "time_block"]
+
+BlockTimer = Callable[[Callable[[], None], int], float]
+"""Milliseconds that a number of calls take on the device, all together."""
 
 
 def time_block(launch: Callable[[], None], count: int) -> float:

@@ -1,12 +1,13 @@
 """Measures decode steps case by case: groups of the same rows and context, interleaved, into a table that resumes."""
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.cuda_timing import BlockTimer
 from harness.decode.case import DecodeCase
 from harness.decode.floor import step_read_bytes, whole_models_read_bytes
 from harness.decode.options import DecodeOptions
@@ -19,7 +20,6 @@ from harness.telemetry import GpuMonitor, card_name
 __all__ = [
     "COLUMNS",
     "KEY",
-    "BlockTimer",
     "MeasureInputs",
     "decode_table",
     "measure_decode",
@@ -34,9 +34,6 @@ COLUMNS = (
 """The columns of a row, in order."""
 
 KEY = ("family", "codec", "B", "E", "context")
-
-BlockTimer = Callable[[Callable[[], None], int], float]
-"""Milliseconds that a number of calls take on the device, all together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

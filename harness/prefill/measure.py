@@ -1,12 +1,13 @@
 """Measures prompts case by case: groups of one length, interleaved, into a table that resumes."""
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.cuda_timing import BlockTimer
 from harness.flat_table import Configuration, FlatRow, FlatTable
 from harness.gpu_rows import gpu_configuration, incomplete_groups, raw_header, take_turns
 from harness.prefill.case import PrefillCase
@@ -15,7 +16,7 @@ from harness.prefill.rig import Rig
 from harness.prefill.timing import PromptTimes
 from harness.telemetry import GpuMonitor, card_name
 
-__all__ = ["COLUMNS", "KEY", "BlockTimer", "MeasureInputs", "measure_prefill", "missing_groups", "prefill_table"]
+__all__ = ["COLUMNS", "KEY", "MeasureInputs", "measure_prefill", "missing_groups", "prefill_table"]
 
 COLUMNS = (
     "family", "codec", "tokens", "start", "launches", "prompt_ms", "prompt_ms_low", "prompt_ms_high", "host_ms",
@@ -27,9 +28,6 @@ KEY = ("family", "codec", "tokens", "start", "launches")
 
 DECIDING = ("dtype", "repeats", "chunk_tokens")
 """Options that decide a row, beside those that every row depends on."""
-
-BlockTimer = Callable[[Callable[[], None], int], float]
-"""Milliseconds that a number of calls take on the device, all together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
