@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.sweep.plan import EngineGroup, SweepPlan, refusal
+from harness.sweep.cells import Cell
+from harness.sweep.plan import EngineGroup, PlannedCell, SweepPlan, refusal
 
 __all__ = ["ASSUMPTIONS", "GroupEstimate", "estimate_groups"]
 
@@ -12,13 +13,15 @@ GIB = 1 << 30
 # of Python, its modules and a CUDA context, once in a call on a GPU; of a whole engine on a CPU, which has its own
 PROCESS_S = {"cpu": 4.0, "cuda": 8.0}
 # of compiling from a warm cache and capturing: for deltas in slots, and for each whole model in a buffer
-STEPS_S = {"delta": 5.0, "full": 0.5}
+STEPS_S = {"delta": 7.0, "full": 2.0}
 # of making and pinning host memory and drawing what lies there: once in a call for each size of image
 PINNED_S_PER_GIB = 1.0
 # bytes/s from pinned host memory, measured in copies of 1 GiB
 HOST_TO_DEVICE_BYTES_PER_S = 55e9
 # of a touch beside the copy
 TOUCH_S = 0.05
+# copies that a swap's turn takes, its prompt and its answer included: each of the first requests waits for those before
+TURN_COPIES = 2.4
 # of a cell beside its warm-up and its window: what is in flight ends, and its records are written
 CELL_S = 0.2
 
@@ -30,15 +33,17 @@ ASSUMPTIONS: Mapping[str, float] = {
     "pinned_s_per_gib": PINNED_S_PER_GIB,
     "host_to_device_bytes_per_s": HOST_TO_DEVICE_BYTES_PER_S,
     "touch_s": TOUCH_S,
+    "turn_copies": TURN_COPIES,
     "cell_s": CELL_S,
 }
 """Solved from the starts of two engines on an H100's host: 21.8 s for 16 experts in slots with four host images of
-1.77 GiB, and 22.3 s for one whole model in a buffer with one of 13.5 GiB."""
+1.77 GiB, and 22.3 s for one whole model in a buffer with one of 13.5 GiB. To capture prompts, which neither did, is
+guessed to take 2 s and 1.5 s. Turns are of a swap whose first 16 requests had their first tokens after 10.1 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupEstimate:
-    """Seconds of one engine: its start, and its cells, which may need their whole warm-up or hardly any."""
+    """Seconds of one engine: its start, and its cells, as they are thought to settle, and if none of them does."""
 
     start_s: float
     cells_s: float
@@ -46,7 +51,7 @@ class GroupEstimate:
 
     @property
     def total_s(self) -> float:
-        """Start and cells that settle at once."""
+        """Start and cells that settle as expected."""
         return self.start_s + self.cells_s
 
     @property
@@ -56,7 +61,7 @@ class GroupEstimate:
 
 
 def estimate_groups(
-    plan: SweepPlan, groups: Iterable[tuple[EngineGroup, Sequence[object]]]
+    plan: SweepPlan, groups: Iterable[tuple[EngineGroup, Sequence[PlannedCell]]]
 ) -> Iterator[GroupEstimate | None]:
     """The estimate of each engine and of those of its cells that have no result yet; `None` where none is left.
 
@@ -69,17 +74,29 @@ def estimate_groups(
         elif refusal(plan, group) is not None:
             yield GroupEstimate(start_s=0.0, cells_s=0.0, cells_most_s=0.0)
         else:
-            yield _estimate(plan, group, len(cells), pinned)
+            yield _estimate(plan, group, cells, pinned)
 
 
-def _estimate(plan: SweepPlan, group: EngineGroup, cells: int, pinned: dict[int, int]) -> GroupEstimate:
+def _estimate(
+    plan: SweepPlan, group: EngineGroup, cells: Sequence[PlannedCell], pinned: dict[int, int]
+) -> GroupEstimate:
     start_s = PROCESS_S["cpu"] if group.config.device.kind == "cpu" else _start_s(plan, group, pinned)
     workload = plan.workload
     return GroupEstimate(
         start_s=start_s,
-        cells_s=cells * (workload.seconds + workload.warm_up_s + CELL_S),
-        cells_most_s=cells * (workload.seconds + workload.warm_up_limit_s + CELL_S),
+        cells_s=sum(workload.seconds + _settling_s(plan, group, planned.cell) + CELL_S for planned in cells),
+        cells_most_s=len(cells) * (workload.seconds + workload.warm_up_limit_s + CELL_S),
     )
+
+
+def _settling_s(plan: SweepPlan, group: EngineGroup, cell: Cell) -> float:
+    """Until a cell's first requests have their first tokens: at once, but where whole models take turns."""
+    workload, turns_s = plan.workload, 0.0
+    swaps = group.config.weights == "full" and not group.arm.every and group.config.device.kind == "cuda"
+    if swaps and cell.in_flight is not None and cell.experts > 1:
+        turns_s = min(cell.in_flight, cell.experts) * TURN_COPIES * _image_bytes(plan, group)
+        turns_s /= HOST_TO_DEVICE_BYTES_PER_S
+    return min(max(workload.warm_up_s, turns_s), workload.warm_up_limit_s)
 
 
 def _start_s(plan: SweepPlan, group: EngineGroup, pinned: dict[int, int]) -> float:

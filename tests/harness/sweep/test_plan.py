@@ -185,6 +185,16 @@ def test_a_process_and_pinned_memory_are_estimated_once(make_plan):
     assert found["meswitch", 4].start_s == pytest.approx(steps_s + 3 + 4 * copy_s)
 
 
+def test_whole_models_that_take_turns_settle_late_if_they_are_given_the_time(make_plan):
+    workload = Workload(prompt_tokens=4, output_tokens=3, seconds=1.0, warm_up_s=0.5, warm_up_limit_s=15.0)
+    plan = make_plan("full-swap-host", (1, 16), budgets=(100 << 30,), workload=workload)
+    plan = replace(plan, prepared=replace(plan.prepared, model_bytes=14_500_000_000))
+    # one expert needs no turns; sixteen take 2.4 copies of 14.5 GB at 55 GB/s each, 10.12 s
+    assert estimates(plan)["full-swap-host", 16].cells_s == pytest.approx(2 * 1.2 + 0.5 + 10.12, abs=0.01)
+    hasty = replace(plan, workload=replace(workload, warm_up_limit_s=1.5))
+    assert estimates(hasty)["full-swap-host", 16].cells_s == pytest.approx(2 * 1.2 + 0.5 + 1.5)
+
+
 def test_what_has_a_result_needs_no_time(make_plan):
     plan = make_plan()
     assert list(estimate_groups(plan, [(group, []) for group in engine_groups(plan)])) == [None, None]
