@@ -5,6 +5,9 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 TRIALS ?= 1000
 RESULTS ?= runs/gpu
+# test processes beside each other: one for each core; those on a GPU share its memory
+WORKERS ?= auto
+GPU_WORKERS ?= 8
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -43,14 +46,15 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-test: $(VENV)/.installed-dev  ## the default suite
-	$(BIN)/pytest
+test: $(VENV)/.installed-dev  ## the default suite, in WORKERS processes
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
-test-gpu: $(VENV)/.installed-dev  ## the tests that need a CUDA device
-	$(BIN)/pytest -m gpu
+test-gpu: $(VENV)/.installed-dev  ## the tests that need a CUDA device, in GPU_WORKERS processes
+	$(BIN)/pytest -m gpu --numprocesses $(GPU_WORKERS) --dist worksteal
+	$(BIN)/pytest -m 'gpu and alone'
 
 faults: $(VENV)/.installed-dev  ## kill -9 TRIALS imports and look at what is left
 	$(BIN)/pytest -m slow tests/meswitch/test_import_faults.py --trials $(TRIALS) \

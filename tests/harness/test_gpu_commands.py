@@ -82,6 +82,7 @@ def test_prompts_by_graphs_and_launched_by_themselves_choose_the_same_token_and_
 
 
 @pytest.mark.gpu
+@pytest.mark.alone
 def test_the_drivers_count_lies_between_what_is_held_and_what_was_planned(config: Path, tmp_path: Path) -> None:
     table = tmp_path / "memory.json"
     command = ["memory", "--family", str(config), "--experts", "3", "--memory-budget", "3GiB", "--kv-tokens", "1024"]
