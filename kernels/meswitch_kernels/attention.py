@@ -215,7 +215,7 @@ def decode_attention(
     (B, H, D), G = q.shape, keys.shape[1]
     y = torch.empty(B, H * D, dtype=q.dtype, device=q.device)
     sliced = None if bits is None else empty_slices(y, bits=bits)
-    splits = min(16, max(8, _PROGRAMS // triton.next_power_of_2(G)))
+    splits = _splits(G)
     slices, sums, inverse, KB, chunks = slice_arguments(sliced, y)
     parts = torch.empty(B, H, splits, D, dtype=torch.float32, device=q.device)
     weights = torch.empty(B, H, splits, dtype=torch.float32, device=q.device)
@@ -236,6 +236,11 @@ def decode_attention(
             enable_fp_fusion=True, num_warps=joined // _JOIN_SHARE, **early_launch(q),
         )  # fmt: skip
     return y if sliced is None else sliced
+
+
+def _splits(kv_heads: int) -> int:
+    """Programs among which the positions of a row are split, for each of its key heads."""
+    return min(16, max(8, _PROGRAMS // triton.next_power_of_2(kv_heads)))
 
 
 def _check(

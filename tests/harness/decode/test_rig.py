@@ -32,6 +32,7 @@ def family(tmp_path: Path) -> ShapeFamily:
     return load_shape_family(tmp_path)
 
 
+@pytest.mark.usefixtures("few_programs")
 @torch.inference_mode()
 def test_a_case_steps_its_rows_around_its_context(family: ShapeFamily) -> None:
     options = DecodeOptions(

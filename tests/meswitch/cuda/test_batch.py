@@ -13,6 +13,8 @@ from meswitch.cuda.step_runner import StepRunner
 from tests.meswitch.cuda.test_decoder import answer
 from tests.meswitch.cuda.tiny_models import CPU, TinyModel, tiny_model
 
+pytestmark = pytest.mark.usefixtures("few_programs")
+
 
 @pytest.fixture(scope="module")
 def model() -> TinyModel:

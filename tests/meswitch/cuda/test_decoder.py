@@ -6,6 +6,8 @@ from meswitch.cuda.prompt_state import prompt_tensors
 from meswitch.cuda.step_state import RowState, StepState
 from tests.meswitch.cuda.tiny_models import CONFIGS, CPU, TinyModel, tiny_model
 
+pytestmark = pytest.mark.usefixtures("few_programs")
+
 
 def answer(model, prompt, count):
     """Greedy tokens of a `transformers` model."""

@@ -21,10 +21,12 @@ from meswitch.merge import merge
 from meswitch.switch_engine import SwitchEngine
 from tests.meswitch.serving_models import answers, ask, fine_tune, generate, run, save_base, tiny_config
 
+pytestmark = pytest.mark.usefixtures("few_programs")
+
 CPU = torch.device("cpu")
 BUDGET = 1 << 30
 LIMITS = SchedulerConfig(max_rows=2, max_context_tokens=16)
-DEVICE = DeviceConfig(kind="cuda", dtype="float32", prefill_chunk_tokens=16, use_graphs=False)
+DEVICE = DeviceConfig(kind="cuda", dtype="float32", prefill_chunk_tokens=4, use_graphs=False)
 NAMES = ("e1", "e2", "e3")
 
 
