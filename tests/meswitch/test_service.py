@@ -74,6 +74,9 @@ def test_requests_are_answered_and_what_breaks_the_engine_is_told(engine: Engine
     assert stats.switches <= 1
     assert stats.weight_bytes["router"] > 0
     assert stats.weight_bytes["base"] > 0
+    # where the seconds of the start went
+    assert {"imports", "profiles", "weights"} <= stats.startup_s.keys()
+    assert all(seconds >= 0 for seconds in stats.startup_s.values())
     assert Path(f"/proc/{engine.pid}").exists()
     for _ in range(2):
         engine.send(ask("same", BASE))
@@ -132,9 +135,3 @@ def test_a_second_engine_lives_in_the_process_of_the_first_and_serves_its_own_ex
         assert not Path(f"/proc/{pid}").exists()
     finally:
         engine.close()
-
-
-def test_statistics_say_where_the_seconds_of_the_start_went(engine: EngineProcess) -> None:
-    startup_s = engine.stats().startup_s
-    assert {"imports", "profiles", "weights"} <= startup_s.keys()
-    assert all(seconds >= 0 for seconds in startup_s.values())
