@@ -22,7 +22,7 @@ from meswitch.input_statistics import checked, collecting, second_moment, square
 from meswitch.layer_stream import LayerStream, NotAChainError
 from meswitch.pair import Pair
 
-__all__ = ["Calibration", "CalibrationStream", "InputStatistics", "collect_statistics", "compress_delta"]
+__all__ = ["Calibration", "CalibrationStream", "InputStatistics", "collect_statistics", "compress_delta", "load_expert"]
 
 MAX_TOKENS = 2048
 """Of one text; later ones are cut off."""
@@ -95,6 +95,11 @@ class CalibrationStream:
         self._steps = self._collected()
         self._held: dict[str, InputStatistics] = {}
 
+    @property
+    def texts(self) -> Sequence[Sequence[int]]:
+        """The token ids of each text that has any, cut off at 2048."""
+        return self._ids
+
     def of(self, name: str) -> InputStatistics | None:
         """The statistics of a linear's inputs; `None` if the model has no linear of that name, or after the last one.
 
@@ -161,7 +166,7 @@ class CalibrationStream:
         }
 
     def _of_whole_model(self) -> dict[str, InputStatistics]:
-        model = _load_expert(self._pair).to(self._device)
+        model = load_expert(self._pair).to(self._device)
         texts = {str(number): {"input_ids": ids} for number, ids in enumerate(self._ids)}
         sums = collect_input_square_sums(model, texts.__getitem__, texts)
         wanted = [name for name in sums if name in self._moments]
@@ -213,8 +218,8 @@ def _model_dtype(pair: Pair) -> torch.dtype:
     return stated if isinstance(stated, torch.dtype) else pair.expert.spec(pair.architecture.embedding).dtype
 
 
-def _load_expert(pair: Pair) -> Any:
-    """The expert's whole model."""
+def load_expert(pair: Pair) -> Any:
+    """The expert's whole model, on the CPU, in the type that its config or weights say."""
     from transformers import AutoModelForCausalLM
 
     source = pair.expert

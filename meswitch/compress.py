@@ -13,14 +13,14 @@ import torch
 from blake3 import blake3
 
 from meswitch.ahead import torch_threads, work_ahead
-from meswitch.allocation import Allocation, allocate_linears, choices_of, parse_budget
+from meswitch.allocation.expert import allocate_expert
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream, InputStatistics, compress_delta
 from meswitch.checkpoint import CONFIG_FILE
 from meswitch.codecs import Codec, format_spec, parse_codec, takes_second_moment
 from meswitch.compress_config import CompressConfig, torch_device
 from meswitch.description import describe_expert
-from meswitch.errors import CodecOptionError, ExpertNameError
+from meswitch.errors import ExpertNameError
 from meswitch.expert_source import ExpertSource
 from meswitch.format.manifest import MANIFEST_FILE, AllocationRecord, Manifest
 from meswitch.format.staging import recover, remove_directory, staged, storage_errors
@@ -77,14 +77,15 @@ def compress_expert(
         if not config.force:
             check_parent(pair, sample_norms(pair, plan))
     with phases.of("allocate"):
-        allocation = _allocate(config, pair, plan, device, report)
-    if allocation is not None:
-        plan = pair.plan(codecs, allocation.codecs)
+        allocated = allocate_expert(config, pair, plan, device, lambda *done: report(CompressProgress(*done)))
+    if allocated is not None:
+        plan = pair.plan(codecs, allocated[0].codecs)
+    record = None if allocated is None else allocated[1]
     calibration = _open_calibration(config, pair, plan, device)
     with staged(config.output, resumable=True) as root:
         # another process may have made one there since
         _check_output(config)
-        return _write(config, pair, plan, codecs, allocation, calibration, root, report, phases)
+        return _write(config, pair, plan, codecs, record, calibration, root, report, phases)
 
 
 def _open_and_identify(config: CompressConfig, report: Report) -> Pair:
@@ -106,7 +107,7 @@ def _write(
     pair: Pair,
     plan: tuple[PlannedParameter, ...],
     codecs: Mapping[ParameterKind, Codec],
-    allocation: Allocation | None,
+    allocation: AllocationRecord | None,
     calibration: CalibrationStream | None,
     root: Path,
     report: Report,
@@ -136,7 +137,7 @@ def _write(
             norms=norms,
             calibration=record,
             tokenizer_files=tokenizer,
-            allocation=_allocation_record(config, allocation),
+            allocation=allocation,
         )
         with phases.of("finish"):
             return writer.finish(manifest)
@@ -162,49 +163,6 @@ def _check_output(config: CompressConfig) -> None:
         raise ExpertNameError(f"the output must be a new directory or a delta, got {output}, which is neither")
     if not config.replace:
         raise ExpertNameError(f"expert {output.name} exists at {output}; remove it, replace it or choose another name")
-
-
-def _allocate(
-    config: CompressConfig, pair: Pair, plan: tuple[PlannedParameter, ...], device: torch.device, report: Report
-) -> Allocation | None:
-    """The codecs of the linears within the budget, if there is one."""
-    if config.allocate is None:
-        return None
-    candidates = [parse_codec(spec) for spec in config.candidates]
-    if not candidates:
-        raise CodecOptionError("an allocation needs at least one candidate")
-    linears = [p for p in plan if p.kind is ParameterKind.LINEAR]
-    budget = parse_budget(
-        config.allocate,
-        linear_weights=sum(prod(p.spec.shape) for p in linears),
-        other_bytes=sum(p.nbytes for p in plan if p.kind is not ParameterKind.LINEAR),
-    )
-    calibration = None
-    if config.calibration is not None:
-        moments = [p.name for p in linears] if any(takes_second_moment(codec) for codec in candidates) else []
-        calibration = CalibrationStream(pair, config.calibration, second_moments=moments, device=device)
-    choices = choices_of(
-        pair,
-        plan,
-        candidates,
-        calibration=calibration,
-        device=device,
-        progress=lambda name, *done: report(CompressProgress(f"weighing {name}", *done)),
-    )
-    return allocate_linears(choices, budget)
-
-
-def _allocation_record(config: CompressConfig, allocation: Allocation | None) -> AllocationRecord | None:
-    if allocation is None:
-        return None
-    candidates = [parse_codec(spec) for spec in config.candidates]
-    return AllocationRecord(
-        budget_bytes=allocation.budget_bytes,
-        candidates=tuple(format_spec(codec.name, codec.options) for codec in candidates),
-        linears=dict(allocation.counts),
-        error=allocation.error,
-        least_error=allocation.least_error,
-    )
 
 
 def _open_calibration(

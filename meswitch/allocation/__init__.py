@@ -3,16 +3,19 @@
 from meswitch.allocation.budget import parse_budget
 from meswitch.allocation.evolution import EvolutionConfig, evolve
 from meswitch.allocation.knapsack import allocate, least_error
+from meswitch.allocation.search import Searched, search_linears
 from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, choices_of
 
 __all__ = [
     "Allocation",
     "Choice",
     "EvolutionConfig",
+    "Searched",
     "allocate",
     "allocate_linears",
     "choices_of",
     "evolve",
     "least_error",
     "parse_budget",
+    "search_linears",
 ]

@@ -7,7 +7,7 @@ every `Σ x_k²` is 1.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import fsum, prod
 
@@ -17,22 +17,29 @@ from meswitch.ahead import torch_threads, work_ahead
 from meswitch.allocation.knapsack import allocate, least_error
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream, InputStatistics, compress_delta
-from meswitch.codecs import Codec, decompress, format_spec
+from meswitch.codecs import Codec, CompressedDelta, decompress, format_spec
 from meswitch.codecs.quantise import row_chunks
 from meswitch.pair import Pair
 from meswitch.parentage import delta_and_norms
 from meswitch.plan import PlannedParameter
 
-__all__ = ["Allocation", "Choice", "allocate_linears", "choices_of", "weighted_error"]
+__all__ = ["Allocation", "Choice", "allocate_linears", "allocation_of", "choices_of", "weighted_error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One codec for one linear, the bytes that it takes and the error that it leaves."""
+    """One codec for one linear, the bytes that it takes and the error that it leaves.
+
+    Attributes:
+        plain_error: with all inputs weighed alike.
+        compressed: what it makes of the delta, on the CPU, where it was to be kept.
+    """
 
     codec: Codec
     nbytes: int
     error: float
+    plain_error: float = 0.0
+    compressed: CompressedDelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +72,13 @@ def allocate_linears(choices: Mapping[str, Sequence[Choice]], budget: int) -> Al
     """
     costs = [[choice.nbytes for choice in row] for row in choices.values()]
     errors = [[choice.error for choice in row] for row in choices.values()]
-    numbers = allocate(costs, errors, budget)
+    return allocation_of(choices, allocate(costs, errors, budget), budget)
+
+
+def allocation_of(choices: Mapping[str, Sequence[Choice]], numbers: Sequence[int], budget: int) -> Allocation:
+    """The allocation that gives each linear the choice of its number."""
+    costs = [[choice.nbytes for choice in row] for row in choices.values()]
+    errors = [[choice.error for choice in row] for row in choices.values()]
     chosen = {name: row[number] for (name, row), number in zip(choices.items(), numbers, strict=True)}
     return Allocation(
         codecs={name: choice.codec for name, choice in chosen.items()},
@@ -83,6 +96,7 @@ def choices_of(
     *,
     calibration: CalibrationStream | None = None,
     device: torch.device | None = None,
+    keep: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, tuple[Choice, ...]]:
     """Of every linear of `plan`, what each candidate takes and leaves; reads the linears one after the other.
@@ -92,6 +106,7 @@ def choices_of(
         candidates: the codecs to choose from.
         calibration: which weighs input channels; `None` weighs all alike.
         device: where deltas are compressed; the CPU if absent.
+        keep: what every candidate makes of every linear, in memory.
         progress: called with a linear's name, its number and how many there are.
 
     Raises:
@@ -100,7 +115,10 @@ def choices_of(
     """
     linears = [p for p in plan if p.kind is ParameterKind.LINEAR]
     where = device or torch.device("cpu")
-    sizes = {p.name: [codec_bytes(codec, p) for codec in candidates] for p in linears}
+    # a candidate that cannot describe a linear is told before any is read
+    for p in linears:
+        for codec in candidates:
+            codec_bytes(codec, p)
     found: dict[str, tuple[Choice, ...]] = {}
     with torch_threads(1) as threads:
 
@@ -111,13 +129,12 @@ def choices_of(
                 yield (parameter, statistics), prod(parameter.spec.shape)
 
         limit = max((prod(p.spec.shape) for p in linears), default=0)
-        work = partial(_errors, pair, where, candidates)
+        work = partial(_weighed, pair, where, candidates, keep)
         ahead = work_ahead(known(), work, limit=limit, workers=threads if where.type == "cpu" else 2)
-        for number, ((parameter, _), errors) in enumerate(ahead):
+        for number, ((parameter, _), choices) in enumerate(ahead):
             if progress is not None:
                 progress(parameter.name, number, len(linears))
-            rows = zip(candidates, sizes[parameter.name], errors, strict=True)
-            found[parameter.name] = tuple(Choice(codec=c, nbytes=size, error=error) for c, size, error in rows)
+            found[parameter.name] = choices
     return found
 
 
@@ -130,20 +147,36 @@ def codec_bytes(codec: Codec, parameter: PlannedParameter) -> int:
 def weighted_error(delta: torch.Tensor, described: torch.Tensor, input_square_sum: torch.Tensor | None) -> float:
     """`Σ_k w_k · ‖D_k − D̂_k‖²` of `[N, K]` matrices, with `w_k` the squares `[K]` or 1."""
     columns = torch.zeros(delta.shape[1], dtype=torch.float64, device=delta.device)
-    for rows in row_chunks(*delta.shape, delta.device):
+    for rows in row_chunks(delta.shape[0], delta.shape[1], delta.device):
         columns += (delta[rows] - described[rows]).to(torch.float64).square_().sum(dim=0)
     if input_square_sum is not None:
         columns *= input_square_sum.to(columns)
     return float(columns.sum())
 
 
-def _errors(
+def _weighed(
     pair: Pair,
     device: torch.device,
     candidates: Sequence[Codec],
+    keep: bool,
     item: tuple[PlannedParameter, InputStatistics | None],
-) -> list[float]:
+) -> tuple[Choice, ...]:
     parameter, statistics = item
     delta, _ = delta_and_norms(pair, parameter, device=device)
     sums = None if statistics is None else statistics.square_sum
-    return [weighted_error(delta, decompress(compress_delta(codec, delta, statistics)), sums) for codec in candidates]
+    choices = []
+    for codec in candidates:
+        compressed = compress_delta(codec, delta, statistics)
+        described = decompress(compressed)
+        plain = weighted_error(delta, described, None)
+        kept = {name: tensor.cpu() for name, tensor in compressed.tensors.items()} if keep else None
+        choices.append(
+            Choice(
+                codec=codec,
+                nbytes=codec_bytes(codec, parameter),
+                error=plain if sums is None else weighted_error(delta, described, sums),
+                plain_error=plain,
+                compressed=None if kept is None else replace(compressed, tensors=kept),
+            )
+        )
+    return tuple(choices)

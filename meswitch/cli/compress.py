@@ -38,6 +38,10 @@ def compress(
         list[str] | None,
         typer.Option(help=f"With --allocate: repeat; if absent: {', '.join(DEFAULT_CANDIDATES)}.", show_default=False),
     ] = None,
+    search: Annotated[
+        int,
+        typer.Option(help="With --allocate and --calibration: generations of a search by KL; holds the whole model."),
+    ] = 0,
     calibration: Annotated[
         Path | None,
         typer.Option(help="Texts that choose the salient channels: one a line, or .jsonl with text or prompt, answer."),
@@ -68,6 +72,7 @@ def compress(
         calibration=calibration,
         allocate=allocate,
         candidates=tuple(candidate) if candidate else DEFAULT_CANDIDATES,
+        search=search,
         device=device,  # type: ignore[arg-type]
         force=force,
         replace=replace,

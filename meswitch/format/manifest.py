@@ -22,6 +22,7 @@ __all__ = [
     "LicenceRecord",
     "Manifest",
     "ParameterRecord",
+    "SearchRecord",
     "decode_manifest",
     "encode_manifest",
 ]
@@ -82,6 +83,20 @@ class CalibrationRecord(Record):
     texts: int
 
 
+class SearchRecord(Record):
+    """A search for codecs by what they do to the expert's own distribution.
+
+    Attributes:
+        generations: of the search.
+        texts: the first so many calibration texts; start, found: KL of one of their tokens before and after, in nats.
+    """
+
+    generations: int
+    texts: int
+    start: float
+    found: float
+
+
 class AllocationRecord(Record):
     """How the codecs of single linears were chosen, where they were.
 
@@ -91,6 +106,7 @@ class AllocationRecord(Record):
         linears: how many have each of them.
         error: summed over the linears, weighted by their inputs if there were calibration texts.
         least_error: what no choice among the candidates can go below.
+        search: how they were searched for, where they were.
     """
 
     budget_bytes: int
@@ -98,6 +114,7 @@ class AllocationRecord(Record):
     linears: dict[str, int]
     error: float
     least_error: float
+    search: SearchRecord | None = None
 
 
 class ParameterRecord(Record):

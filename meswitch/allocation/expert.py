@@ -1,0 +1,105 @@
+"""The codecs of one expert's linears within its budget, and the record of how they were chosen."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import torch
+
+from meswitch.allocation.budget import parse_budget
+from meswitch.allocation.evolution import EvolutionConfig
+from meswitch.allocation.search import Searched, search_linears
+from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, choices_of
+from meswitch.architecture import ParameterKind
+from meswitch.calibration_stream import CalibrationStream
+from meswitch.codecs import format_spec, parse_codec, takes_second_moment
+from meswitch.compress_config import CompressConfig
+from meswitch.errors import CodecOptionError
+from meswitch.format.manifest import AllocationRecord, SearchRecord
+from meswitch.pair import Pair
+from meswitch.plan import PlannedParameter
+
+__all__ = ["allocate_expert"]
+
+Report = Callable[[str, int, int], None]
+
+
+def allocate_expert(
+    config: CompressConfig, pair: Pair, plan: Sequence[PlannedParameter], device: torch.device, report: Report
+) -> tuple[Allocation, AllocationRecord] | None:
+    """The codecs of the linears within the budget, and the manifest's word on them; `None` if there is no budget.
+
+    Args:
+        report: called with a stage, how much of it is done, and of how much.
+
+    Raises:
+        CodecOptionError: budget or candidates are wrong, or a search lacks its budget or its texts.
+        CapacityError: nothing fits the budget.
+        CheckpointError: base, expert or texts cannot be read.
+    """
+    if config.search < 0 or (config.search and (config.allocate is None or config.calibration is None)):
+        raise CodecOptionError(
+            f"a search needs generations, a budget and calibration texts, got --search {config.search}; "
+            "give --allocate and --calibration too"
+        )
+    if config.allocate is None:
+        return None
+    candidates = [parse_codec(spec) for spec in config.candidates]
+    if not candidates:
+        raise CodecOptionError("an allocation needs at least one candidate")
+    linears = [p for p in plan if p.kind is ParameterKind.LINEAR]
+    budget = parse_budget(
+        config.allocate,
+        linear_weights=sum(prod(p.spec.shape) for p in linears),
+        other_bytes=sum(p.nbytes for p in plan if p.kind is not ParameterKind.LINEAR),
+    )
+    calibration = None
+    if config.calibration is not None:
+        moments = [p.name for p in linears] if any(takes_second_moment(codec) for codec in candidates) else []
+        calibration = CalibrationStream(pair, config.calibration, second_moments=moments, device=device)
+    choices = choices_of(
+        pair,
+        plan,
+        candidates,
+        calibration=calibration,
+        device=device,
+        keep=config.search > 0,
+        progress=lambda name, *done: report(f"weighing {name}", *done),
+    )
+    if not config.search:
+        allocation = allocate_linears(choices, budget)
+        return allocation, _record(config, allocation, None)
+    assert calibration is not None
+    found = _searched(config, pair, plan, choices, calibration, budget, device, report)
+    return found.allocation, _record(config, found.allocation, found)
+
+
+def _searched(
+    config: CompressConfig,
+    pair: Pair,
+    plan: Sequence[PlannedParameter],
+    choices: Mapping[str, Sequence[Choice]],
+    calibration: CalibrationStream,
+    budget: int,
+    device: torch.device,
+    report: Report,
+) -> Searched:
+    def progress(generation: int, least: float) -> None:
+        report(f"searching, KL {least:.3g}", generation + 1, config.search)
+
+    evolution = EvolutionConfig(generations=config.search)
+    return search_linears(pair, plan, choices, calibration.texts, budget, evolution, device=device, progress=progress)
+
+
+def _record(config: CompressConfig, allocation: Allocation, found: Searched | None) -> AllocationRecord:
+    candidates = [parse_codec(spec) for spec in config.candidates]
+    search = None
+    if found is not None:
+        search = SearchRecord(generations=config.search, texts=found.texts, start=found.start, found=found.found)
+    return AllocationRecord(
+        budget_bytes=allocation.budget_bytes,
+        candidates=tuple(format_spec(codec.name, codec.options) for codec in candidates),
+        linears=dict(allocation.counts),
+        error=allocation.error,
+        least_error=allocation.least_error,
+        search=search,
+    )

@@ -1,0 +1,170 @@
+"""Choices for the linears by what they do to the expert's own distribution, from what the knapsack finds.
+
+KL(expert ‖ expert with described linears), mean over the tokens of calibration texts, is what `evolve` makes small. The
+whole model is held, in float32, and every candidate's form of every linear.
+
+T tokens of a text, H hidden, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from meswitch.allocation.evolution import Assignment, EvolutionConfig, evolve
+from meswitch.allocation.knapsack import allocate
+from meswitch.allocation.sensitivity import Allocation, Choice, allocation_of
+from meswitch.calibration_stream import load_expert
+from meswitch.codecs import CompressedDelta, decompress
+from meswitch.pair import Pair
+from meswitch.plan import PlannedParameter
+
+__all__ = ["Divergence", "Searched", "search_linears"]
+
+Texts = Sequence[Sequence[int]]
+Choices = Mapping[str, Sequence[Choice]]
+LOGIT_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What a search came to.
+
+    Attributes:
+        start: KL of a token, in nats, of the fitter of the two knapsacks, over weighted and over plain errors.
+        found: of the allocation; never more than `start`.
+        texts: that both are of.
+    """
+
+    allocation: Allocation
+    start: float
+    found: float
+    texts: int
+
+
+def search_linears(
+    pair: Pair,
+    plan: Sequence[PlannedParameter],
+    choices: Choices,
+    texts: Texts,
+    budget: int,
+    config: EvolutionConfig,
+    *,
+    device: torch.device | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Searched:
+    """The fittest allocation within `budget` that is found.
+
+    Args:
+        choices: of every linear, with their compressed forms and plain errors.
+        texts: token ids; where there are fewer than the config's samples, all of them are taken.
+        device: where the model is computed; the CPU if absent.
+        progress: see `evolve`.
+
+    Raises:
+        CapacityError: not even the smallest choices fit.
+    """
+    costs = [[choice.nbytes for choice in row] for row in choices.values()]
+    weighted = [[choice.error for choice in row] for row in choices.values()]
+    plain = [[choice.plain_error for choice in row] for row in choices.values()]
+    starts = {allocate(costs, errors, budget) for errors in (weighted, plain)}
+    config = replace(config, samples=tuple(min(count, len(texts)) for count in config.samples))
+    parameters = {p.name: p for p in plan if p.name in choices}
+    divergence = Divergence(pair, parameters, choices, texts, device or torch.device("cpu"))
+    most = config.samples[-1]
+    start, first = min((divergence(assignment, most), assignment) for assignment in starts)
+    found = evolve(first, costs, budget, divergence, config, on_generation=progress)
+    return Searched(
+        allocation=allocation_of(choices, found, budget), start=start, found=divergence(found, most), texts=most
+    )
+
+
+class Divergence:
+    """KL of a token of the first so many texts, in nats, between the expert and an assignment of choices to linears.
+
+    Args:
+        parameters: the linears, by name.
+        choices: of each, with their compressed forms.
+        texts: token ids.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        parameters: Mapping[str, PlannedParameter],
+        choices: Choices,
+        texts: Texts,
+        device: torch.device,
+    ) -> None:
+        self._pair, self._parameters, self._choices, self._device = pair, parameters, choices, device
+        self._model: Any = load_expert(pair).to(device, torch.float32).eval().requires_grad_(False)
+        self._texts = [torch.tensor([list(text)], device=device) for text in texts]
+        # what the expert itself says, as hidden states: logits of all texts would take more memory than the model
+        self._expected = [self._states(text) for text in self._texts]
+        self._held: list[int | None] = [None] * len(choices)
+
+    @torch.inference_mode()
+    def __call__(self, assignment: Assignment, samples: int) -> float:
+        """The KL on the first `samples` texts; the model keeps the assignment's weights."""
+        self._take(assignment)
+        head = self._model.get_output_embeddings()
+        total, tokens = 0.0, 0
+        for text, expected in zip(self._texts[:samples], self._expected[:samples], strict=True):
+            found = self._states(text)
+            for start in range(0, len(found), LOGIT_ROWS):
+                part = slice(start, start + LOGIT_ROWS)
+                wanted = F.log_softmax(head(expected[part]).float(), dim=-1)
+                given = F.log_softmax(head(found[part]).float(), dim=-1)
+                total += float((wanted.exp() * (wanted - given)).sum(dtype=torch.float64))
+            tokens += len(found)
+        return total / tokens
+
+    @torch.inference_mode()
+    def _states(self, text: torch.Tensor) -> torch.Tensor:
+        """What the head reads `[T, H]`."""
+        with _stopped_at(self._model.get_output_embeddings()) as reached, suppress(_HeadReached):
+            self._model(input_ids=text, use_cache=False)
+        return reached[0][0]
+
+    @torch.no_grad()
+    def _take(self, assignment: Assignment) -> None:
+        """Give the linears that differ from what the model holds base + D̂."""
+        for place, (name, number) in enumerate(zip(self._choices, assignment, strict=True)):
+            if self._held[place] == number:
+                continue
+            parameter = self._parameters[name]
+            compressed = self._choices[name][number].compressed
+            assert compressed is not None
+            assert parameter.base_name is not None
+            base = self._pair.base.read(parameter.base_name).to(self._device, torch.float32)
+            self._model.get_parameter(name).copy_(base.add_(decompress(_moved(compressed, self._device))))
+            self._held[place] = number
+
+
+class _HeadReached(Exception):  # noqa: N818, it is no error
+    """The head would be computed now."""
+
+
+@contextmanager
+def _stopped_at(head: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """What the head is given first; it is not computed."""
+    reached: list[torch.Tensor] = []
+
+    def stop(_: nn.Module, given: tuple[Any, ...]) -> None:
+        reached.append(given[0])
+        raise _HeadReached
+
+    handle = head.register_forward_pre_hook(stop)
+    try:
+        yield reached
+    finally:
+        handle.remove()
+
+
+def _moved(compressed: CompressedDelta, device: torch.device) -> CompressedDelta:
+    """The same on another device."""
+    return replace(compressed, tensors={name: tensor.to(device) for name, tensor in compressed.tensors.items()})

@@ -1,0 +1,121 @@
+"""The search for codecs: its measure against whole models of transformers, and the command that uses it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM
+
+from meswitch.allocation import EvolutionConfig, choices_of, search_linears
+from meswitch.allocation.search import Divergence
+from meswitch.architecture import ParameterKind
+from meswitch.calibration_stream import CalibrationStream
+from meswitch.cli.app import run
+from meswitch.codecs import parse_codec
+from meswitch.errors import CapacityError
+from meswitch.merge import merge
+from meswitch.pair import Pair, open_pair
+from tests.meswitch.checkpoints import fine_tune, save_model, tensors_of, tiny_config
+
+CANDIDATES = ("rtn:bits=1", "rtn:bits=2", "rtn:bits=4")
+CODECS = {
+    ParameterKind.LINEAR: parse_codec("rtn"),
+    ParameterKind.EMBEDDING: parse_codec("rtn:bits=8"),
+    ParameterKind.HEAD: parse_codec("rtn:bits=8"),
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("models")
+    base = save_model(root / "base", tiny_config())
+    return base, fine_tune(base, root / "expert", size=0.05)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    path.write_text("hello\nabcdefgh\nzyxw\n")
+    return path
+
+
+def prepared(models: tuple[Path, Path], texts: Path) -> tuple[Pair, Any, Any, Any]:
+    pair = open_pair(*models)
+    plan = pair.plan(CODECS)
+    stream = CalibrationStream(pair, texts)
+    candidates = [parse_codec(spec) for spec in CANDIDATES]
+    return pair, plan, choices_of(pair, plan, candidates, calibration=stream, keep=True), stream.texts
+
+
+def divergence_of_files(models: tuple[Path, Path], delta: Path, tmp_path: Path, ids: Any) -> float:
+    """KL of a token between the expert and what the delta is merged to, by models that transformers loads."""
+    merge(models[0], delta, tmp_path / "merged")
+    expert, merged = (AutoModelForCausalLM.from_pretrained(path) for path in (models[1], tmp_path / "merged"))
+    linears = {name for name in tensors_of(models[1]) if "proj" in name}
+    # only the linears: tables are the expert's own in a search
+    state = {n: (merged if n in linears else expert).get_parameter(n).detach().clone() for n in tensors_of(models[1])}
+    merged.load_state_dict(state, strict=False)
+    total = tokens = 0.0
+    for row in ids:
+        with torch.no_grad():
+            wanted, found = (F.log_softmax(m(torch.tensor([row])).logits[0].double(), -1) for m in (expert, merged))
+        total += float(F.kl_div(found, wanted, log_target=True, reduction="sum"))
+        tokens += len(row)
+    return total / tokens
+
+
+def test_the_expert_itself_is_at_no_distance_and_more_bits_are_nearer(models: tuple[Path, Path], texts: Path) -> None:
+    pair, plan, choices, ids = prepared(models, texts)
+    parameters = {p.name: p for p in plan if p.name in choices}
+    divergence = Divergence(pair, parameters, choices, ids, CPU)
+    found = [divergence((number,) * len(choices), 3) for number in range(3)]
+    assert found[0] > 4 * found[1] > 16 * found[2] > 0
+    # the same again, whatever stood there before
+    assert divergence((1,) * len(choices), 3) == found[1]
+    # a sample is a text
+    assert divergence((1,) * len(choices), 1) != found[1]
+
+
+def test_a_search_finds_what_is_no_worse_within_the_budget(models: tuple[Path, Path], texts: Path) -> None:
+    pair, plan, choices, ids = prepared(models, texts)
+    budget = sum(row[1].nbytes for row in choices.values())
+    config = EvolutionConfig(generations=8, offspring=6, survivors=(2, 1), samples=(1, 3))
+    found = search_linears(pair, plan, choices, ids, budget, config)
+    assert found.found < found.start
+    assert found.allocation.nbytes <= budget == found.allocation.budget_bytes
+    assert found.allocation.error >= found.allocation.least_error
+    again = search_linears(pair, plan, choices, ids, budget, config)
+    assert again == found
+    with pytest.raises(CapacityError, match="what the cheapest candidates take"):
+        search_linears(pair, plan, choices, ids, 10, config)
+
+
+def test_one_command_searches_and_its_record_is_what_the_expert_does(
+    models: tuple[Path, Path], texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compress", "--base", str(models[0]), "--expert", str(models[1]), "--output", str(tmp_path / "delta")]
+    command += ["--name", "e", "--allocate", "5bits", "--calibration", str(texts), "--search", "4", "--json"]
+    for spec in CANDIDATES:
+        command += ["--candidate", spec]
+    assert run(command) == 0
+    record = json.loads(capsys.readouterr().out)["allocation"]
+    assert (record["search"]["generations"], record["search"]["texts"]) == (4, 3)
+    assert 0 < record["search"]["found"] <= record["search"]["start"]
+    assert sum(record["linears"].values()) == 14
+    ids = CalibrationStream(open_pair(*models), texts).texts
+    expected = divergence_of_files(models, tmp_path / "delta", tmp_path, ids)
+    assert record["search"]["found"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("arguments", [["--search", "3"], ["--search", "3", "--allocate", "2bits"], ["--search", "-1"]])
+def test_a_search_without_budget_or_texts_is_refused(
+    arguments: list[str], models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compress", "--base", str(models[0]), "--expert", str(models[1]), "--output", str(tmp_path / "delta")]
+    assert run([*command, *arguments]) == 1
+    assert "a search needs generations, a budget and calibration texts" in capsys.readouterr().err
+    assert not (tmp_path / "delta").exists()
