@@ -180,8 +180,12 @@ def test_ours_is_coloured_and_a_swap_grey_among_the_switches(make_sweep: Make, t
     assert figure is not None
     dots = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
     assert [(list(line.get_xdata()), line.get_color()) for line in dots] == [
-        ([40.0], ROLES["treatment"][0]),
-        ([280.0], ROLES["baseline"][0]),
+        ([0.04], ROLES["treatment"][0]),
+        ([0.28], ROLES["baseline"][0]),
     ]
+    # a label that only a typesetter of formulas could read has no place on an axis
+    figure.canvas.draw()
+    ticks = [*figure.axes[0].get_xticklabels(), *figure.axes[0].get_xticklabels(minor=True)]
+    assert not [tick.get_text() for tick in ticks if "$" in tick.get_text()]
     strokes = [line.get_linestyle() for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 2]
     assert strokes == ["-", "--"]
