@@ -74,7 +74,7 @@ def fidelity(request: FidelityRequest) -> int:
 
 def publish(report: FidelityReport, output: Path) -> None:
     """Write the tables and the rate–distortion figure beside the figures that they show."""
-    from harness.fidelity.tables import figure_table, markdown
+    from harness.fidelity.tables import figure_table, how_many, markdown
     from reports.figures.rate_distortion import draw_rate_distortion
     from reports.figures.svg import save
     from reports.figures.theme import drawing
@@ -82,7 +82,7 @@ def publish(report: FidelityReport, output: Path) -> None:
     write_atomic(output / "tables.md", markdown(report).encode())
     figures = {
         "rate-distortion": (report.means or report.by_likelihood, "all seeds"),
-        "rate-distortion-first-seed": (report.first_seed, "first seed, all arms"),
+        "rate-distortion-more-arms": (report.more_arms, f"more arms, {how_many(report.more_arms)}"),
     }
     with drawing():
         for name, (means, words) in figures.items():

@@ -10,12 +10,13 @@ from pydantic import TypeAdapter
 from harness.errors import RunFormatError
 from harness.fidelity.bootstrap import RESAMPLES
 from harness.fidelity.means import ArmMean, Budget, Comparison, Expert, budgets_of, comparisons_of, exact, group_of
+from harness.fidelity.pairs import pairs_of
 from harness.fidelity.scores import Record, read_records
 from harness.results import write_atomic
 
-__all__ = ["FidelityReport", "FidelityRow", "TaskEnds", "rebuild_fidelity"]
+__all__ = ["FidelityReport", "FidelityRow", "TaskEnds", "by_expert", "rebuild_fidelity"]
 
-SCHEMA = "harness-fidelity-summary/1"
+SCHEMA = "harness-fidelity-summary/2"
 WORTH_SCORING = 0.10
 """An expert must answer this share more of its test items than the base for its accuracy to count."""
 
@@ -78,24 +79,27 @@ class FidelityReport:
 
     Attributes:
         means: arms that every expert of the scored tasks has, fewest bits first.
-        first_seed: all arms over the experts of the first seed, if those have more.
+        more_arms: the arms that every expert of the first seed has, over the experts that have them, if they are more.
         by_likelihood: over the tasks that are not scored by accuracy.
         half: arms of half-trained experts.
-        comparisons: of every mean with the paper's 2-bit codes; comparisons_first_seed: of all arms of that seed.
-        budgets: what is best within some bits; budgets_first_seed: among all arms of that seed.
+        comparisons: of every mean with the paper's 2-bit codes; pairs: of arms that tell what an ingredient is worth.
+        budgets: what is best within some bits.
+        comparisons_more_arms, budgets_more_arms: the same of `more_arms`; pairs_more_arms: those that `pairs` lacks.
     """
 
     schema: str = SCHEMA
     family: str
     tasks: tuple[TaskEnds, ...]
     means: tuple[ArmMean, ...]
-    first_seed: tuple[ArmMean, ...]
+    more_arms: tuple[ArmMean, ...]
     by_likelihood: tuple[ArmMean, ...]
     half: tuple[ArmMean, ...]
     comparisons: tuple[Comparison, ...]
-    comparisons_first_seed: tuple[Comparison, ...]
+    comparisons_more_arms: tuple[Comparison, ...]
+    pairs: tuple[Comparison, ...]
+    pairs_more_arms: tuple[Comparison, ...]
     budgets: tuple[Budget, ...]
-    budgets_first_seed: tuple[Budget, ...]
+    budgets_more_arms: tuple[Budget, ...]
     methods: Mapping[str, str]
 
 
@@ -180,25 +184,39 @@ def report_of(family: str, experts: Mapping[tuple[str, int], Expert], rows: Sequ
     """Means over the experts that have an arm."""
     tasks = tuple(ends_of(task, rows, experts) for task in dict.fromkeys(task for task, _ in experts))
     scored = [task.task for task in tasks if task.scored]
-    first = min(seed for _, seed in experts)
     everyone = [place for place in experts if place[0] in scored]
     own = group_of(experts, everyone, half=False)
-    early = group_of(experts, [place for place in everyone if place[1] == first], half=False)
-    has_more = len(early.means) > len(own.means)
+    more = group_of(experts, having_arms_of_first_seed(experts, everyone), half=False)
+    has_more = len(more.means) > len(own.means)
+    pairs = pairs_of(own)
+    shown = {(pair.arm, pair.reference) for pair in pairs}
     halved = [place for place in everyone if ("expert half", 1.0) in experts[place]]
     return FidelityReport(
         family=family,
         tasks=tasks,
         means=own.means,
-        first_seed=early.means if has_more else (),
+        more_arms=more.means if has_more else (),
         by_likelihood=group_of(experts, [p for p in experts if p[0] not in scored], half=False).means,
         half=group_of(experts, halved, half=True).means,
         comparisons=comparisons_of(own),
-        comparisons_first_seed=comparisons_of(early) if has_more else (),
+        comparisons_more_arms=comparisons_of(more) if has_more else (),
+        pairs=pairs,
+        pairs_more_arms=tuple(pair for pair in pairs_of(more) if has_more and (pair.arm, pair.reference) not in shown),
         budgets=budgets_of(own),
-        budgets_first_seed=budgets_of(early) if has_more else (),
+        budgets_more_arms=budgets_of(more) if has_more else (),
         methods=METHODS,
     )
+
+
+def having_arms_of_first_seed(
+    experts: Mapping[tuple[str, int], Expert], places: Sequence[tuple[str, int]]
+) -> list[tuple[str, int]]:
+    """Those of `places` that have every arm that all of the first seed have: a time limit may have cut others short."""
+    if not places:
+        return []
+    first = min(seed for _, seed in places)
+    shared = set.intersection(*(set(experts[place]) for place in places if place[1] == first))
+    return [place for place in places if shared <= set(experts[place])]
 
 
 def ends_of(task: str, rows: Sequence[FidelityRow], experts: Mapping[tuple[str, int], Expert]) -> TaskEnds:

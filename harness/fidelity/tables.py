@@ -9,7 +9,10 @@ from harness.fidelity.rebuild import FidelityReport, TaskEnds
 from harness.summary import Estimate
 from meswitch.codecs import parse_codec, short_spec
 
-__all__ = ["figure_table", "markdown", "shown_name"]
+__all__ = ["figure_table", "how_many", "markdown", "shown_label", "shown_name"]
+
+
+MATCHED = ", gain-matched"
 
 
 def markdown(report: FidelityReport) -> str:
@@ -24,8 +27,10 @@ def markdown(report: FidelityReport) -> str:
         ends_table(report.tasks),
         *section("Arms, mean of the scored tasks and all seeds", report.means, report.comparisons),
         *budgets("Best within some bits", report.budgets),
-        *section("All arms of the first seed", report.first_seed, report.comparisons_first_seed),
-        *budgets("Best within some bits, first seed", report.budgets_first_seed),
+        *pairs("Side by side", report.pairs),
+        *section(f"More arms, {how_many(report.more_arms)}", report.more_arms, report.comparisons_more_arms),
+        *budgets(f"Best within some bits, {how_many(report.more_arms)}", report.budgets_more_arms),
+        *pairs(f"Side by side, {how_many(report.more_arms)}", report.pairs_more_arms),
         *section("Tasks compared by likelihood", report.by_likelihood),
         *section("Experts at half of their training", report.half),
     ]
@@ -49,6 +54,41 @@ def budgets(title: str, found: Sequence[Budget]) -> Iterator[str]:
         lines.append(f"| {budget.bits:g} | `{shown_arm(budget.best)}` | {interval(budget.kl, '.5f')} | {others} |")
     yield f"## {title}"
     yield "\n".join(lines)
+
+
+def how_many(means: Sequence[ArmMean]) -> str:
+    """How many experts have arms that not all have."""
+    return f"of the {means[0].experts} experts that have them" if means else ""
+
+
+def pairs(title: str, found: Sequence[Comparison]) -> Iterator[str]:
+    """A heading and a table; nothing of no pairs."""
+    if not found:
+        return
+    lines = [
+        "| arm | beside | KL ÷ [95 %] | agreement, points more [95 %] | right answers, points more [95 %] |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for pair in found:
+        names = (shown_label(name) for name in (pair.arm, pair.reference))
+        agreement, accuracy = (
+            interval(points(change), ".2f") for change in (pair.agreement_change, pair.accuracy_change)
+        )
+        lines.append(f"| {' | '.join(names)} | {interval(pair.kl_ratio, '.2f')} | {agreement} | {accuracy} |")
+    yield f"## {title}"
+    yield "\n".join(lines)
+
+
+def shown_label(label: str) -> str:
+    """A label of `label_of`, as tables name it."""
+    arm = label.removesuffix(MATCHED)
+    return f"`{shown_arm(arm)}`{MATCHED if arm != label else ''}"
+
+
+def points(share: Estimate) -> Estimate:
+    """A share of 1 as points."""
+    low, high = (None if end is None else 100 * end for end in (share.low, share.high))
+    return Estimate(value=100 * share.value, low=low, high=high)
 
 
 def ends_table(tasks: Sequence[TaskEnds]) -> str:

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import RunFormatError
-from harness.fidelity.rebuild import rebuild_fidelity
-from harness.fidelity.scores import Record, append_record, record_path
-from harness.fidelity.tables import figure_label, figure_table, markdown
+from harness.fidelity.arms import DEFAULT_ARMS
+from harness.fidelity.means import group_of, label_of
+from harness.fidelity.pairs import PAIRS, pairs_of
+from harness.fidelity.rebuild import by_expert, rebuild_fidelity
+from harness.fidelity.scores import Record, append_record, read_records, record_path
+from harness.fidelity.tables import figure_label, figure_table, markdown, shown_label
 
 RECIPE = "salient:bits=2,channels=8,step=mse"
 SPARSE = "sparse-sign:group=8"
@@ -68,12 +71,44 @@ def test_arms_of_all_experts_are_compared_with_the_recipe(tmp_path: Path) -> Non
     keep(tmp_path, tasks=("a", "b"))
     report = rebuild_fidelity(tmp_path)
     assert [mean.arm for mean in report.means] == ["base", "expert", SPARSE, RECIPE]
-    assert [mean.arm for mean in report.first_seed] == ["base", "expert", SPARSE, "bitdelta", RECIPE]
+    assert [mean.arm for mean in report.more_arms] == ["base", "expert", SPARSE, "bitdelta", RECIPE]
     sparse = next(one for one in report.comparisons if one.arm == SPARSE)
     assert sparse.kl_ratio.value == pytest.approx(0.5)
     assert sparse.kl_ratio.low == pytest.approx(0.5)
     on_front = {mean.arm for mean in report.means if mean.on_front}
     assert on_front == {SPARSE}
+
+
+def test_arms_of_the_first_seed_are_averaged_over_all_that_have_them(tmp_path: Path) -> None:
+    keep(tmp_path, tasks=("a", "b"))
+    late = record("b", 1, "bitdelta", (4.0, 4.0, 8.0), codec="bitdelta", bits_per_weight=1.0)
+    append_record(record_path(tmp_path, "b", 1), late)
+    report = rebuild_fidelity(tmp_path)
+    (mean,) = (mean for mean in report.more_arms if mean.arm == "bitdelta")
+    assert mean.experts == 3
+    # a: 1; b: 1 and 2
+    assert mean.kl.value == pytest.approx((1.0 + 1.5) / 2)
+    assert "## More arms, of the 3 experts that have them" in markdown(report)
+
+
+def test_pairs_stand_side_by_side_where_both_are_there(tmp_path: Path) -> None:
+    keep(tmp_path)
+    experts = by_expert(read_records(tmp_path))
+    group = group_of(experts, list(experts), half=False)
+    (pair,) = pairs_of(group, [(SPARSE, RECIPE), (SPARSE, "nested"), ("bitdelta", RECIPE)])
+    assert (pair.arm, pair.reference) == (SPARSE, RECIPE)
+    assert pair.kl_ratio.value == pytest.approx(0.5)
+    assert pair.accuracy_change.value == 0.0
+
+
+def test_every_pair_is_of_arms_that_are_measured() -> None:
+    known = {label_of(arm.name, gain) for arm in DEFAULT_ARMS for gain in arm.gains}
+    assert [name for pair in PAIRS for name in pair if name not in known] == []
+
+
+def test_labels_keep_their_gain_outside_the_codec() -> None:
+    assert shown_label(f"{RECIPE}, gain-matched") == "`salient:step=mse`, gain-matched"
+    assert shown_label("dense:dtype=float32 × 0.9") == "`dense × 0.9`"
 
 
 def test_budget_names_the_best_arm_and_those_that_may_be_as_good(tmp_path: Path) -> None:
