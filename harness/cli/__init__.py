@@ -12,6 +12,7 @@ import typer
 from harness.cli.compression import compression as compression_
 from harness.cli.decode import decode as decode_
 from harness.cli.environment import environment
+from harness.cli.expert_sizes import sizes as sizes_
 from harness.cli.grid import grid as grid_
 from harness.cli.memory import memory as memory_
 from harness.cli.parity import parity as parity_
@@ -55,6 +56,7 @@ app.command(name="selftest")(selftest_)
 app.command(name="env")(environment)
 app.command(name="quality")(quality_)
 app.command(name="grid")(grid_)
+app.command(name="sizes")(sizes_)
 app.command(name="parity")(parity_)
 app.command(name="policies")(policies_)
 app.add_typer(trace_app, name="trace")
