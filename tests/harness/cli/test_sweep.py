@@ -35,6 +35,7 @@ def prepared(monkeypatch):
         )
 
     monkeypatch.setattr("harness.sweep.plan.prepare", prepare)
+    monkeypatch.setattr("harness.sweep.plan._kv_bytes", lambda plan: 0)
 
 
 def test_a_dry_run_prints_cells_and_time_and_writes_nothing(prepared, tmp_path, capsys):
@@ -44,7 +45,7 @@ def test_a_dry_run_prints_cells_and_time_and_writes_nothing(prepared, tmp_path, 
     # 6 numbers of experts, 4 arms, 2 popularities
     assert "48 cells to measure: about" in shown
     assert "meswitch_e128_lru_zipf-1_n16_76GiB" in shown
-    assert "engine_start_s_cuda = 20" in shown
+    assert "process_s_cuda = 8" in shown
     assert not out.exists()
 
 
@@ -61,7 +62,7 @@ def test_what_is_given_takes_the_place_of_the_presets(prepared, tmp_path, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "huge"], "--preset must be one of full, quick, another, policies, pocket, got 'huge'"),
+        (["--preset", "huge"], "--preset must be one of full, headline, quick, another, policies, pocket, got 'huge'"),
         (["--arms", "vllm"], "no arm is called 'vllm'"),
         (["--policies", "fifo"], "got 'fifo'"),
         (["--popularity", "normal"], "got 'normal'"),
