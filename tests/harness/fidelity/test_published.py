@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.fidelity.ablations import rebuild_ablations
 from harness.fidelity.rebuild import rebuild_fidelity
 
 RESULTS = Path(__file__).parents[3] / "reports" / "results"
@@ -15,8 +16,8 @@ RESULTS = Path(__file__).parents[3] / "reports" / "results"
 @pytest.mark.parametrize("folder", ["smollm2", "pocket/likelihood"])
 def test_published_figures_are_those_of_the_records(folder: str, tmp_path: Path) -> None:
     shutil.copytree(RESULTS / folder / "records", tmp_path / "records")
-    rebuild_fidelity(tmp_path)
-    for name in ("quality.json", "summary.json"):
+    rebuild_ablations(tmp_path, rebuild_fidelity(tmp_path))
+    for name in ("quality.json", "summary.json", "ablations.json"):
         made, published = (json.loads((place / name).read_text()) for place in (tmp_path, RESULTS / folder))
         assert numbers(made) == pytest.approx(numbers(published), rel=1e-9, abs=1e-12), name
         assert str(words(made)) == str(words(published)), name

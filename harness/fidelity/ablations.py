@@ -1,0 +1,194 @@
+"""What each ingredient of a method is worth: tables in which one thing at a time is changed, beside a reference.
+
+Of the experts that have every arm which all of the first seed have: ingredients are measured on fewer than methods.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from harness.fidelity.means import REFERENCE, Group, group_of
+from harness.fidelity.rebuild import FidelityReport, by_expert, having_arms_of_first_seed
+from harness.fidelity.scores import read_records
+from harness.fidelity.tables import interval, lost, shown_label
+from harness.results import write_atomic
+from harness.summary import Estimate
+
+__all__ = ["ABLATIONS", "Ablation", "AblationRow", "ablations_of", "rebuild_ablations"]
+
+UNBIASED = "salient:bits=2,channels=8,step=unbiased"
+PLAIN = "rtn:bits=2,step=unbiased"
+FOUR, EIGHT = "sparse-sign:group=4", "sparse-sign:group=8"
+
+Variants = tuple[tuple[str, str], ...]
+
+ABLATIONS: tuple[tuple[str, str, Variants], ...] = (
+    (
+        "The paper's codes, an ingredient at a time",
+        REFERENCE,
+        (
+            ("trained steps", f"{REFERENCE} distilled=rows"),
+            ("no salient channels", "rtn:bits=2,step=mse"),
+            ("no salient channels, steps by the largest value", "rtn:bits=2,step=absmax"),
+            ("steps unbiased", UNBIASED),
+            ("1 bit", "salient:bits=1,channels=8,step=mse"),
+            ("1 bit, one step for a matrix, no salient channels", "bitdelta"),
+        ),
+    ),
+    (
+        "Which channels are salient",
+        UNBIASED,
+        (
+            ("at random", "salient:bits=2,channels=8,select=random"),
+            ("by the delta's magnitude", "salient:bits=2,channels=8,select=magnitude"),
+            ("by Wanda's score", "salient:bits=2,channels=8,select=wanda"),
+            ("by activations", "salient:bits=2,channels=8,select=activation"),
+            ("codes not fitted again", "salient:bits=2,channels=8,refit=false"),
+            ("none", PLAIN),
+        ),
+    ),
+    (
+        "How many channels are salient, and bits",
+        UNBIASED,
+        (
+            ("no channels", PLAIN),
+            ("4 channels", "salient:bits=2,channels=4"),
+            ("16 channels", "salient:bits=2,channels=16"),
+            ("1 bit", "salient:bits=1,channels=8,step=unbiased"),
+            ("4 bits", "salient:bits=4,channels=8,step=unbiased"),
+            ("trained steps", f"{UNBIASED} distilled=rows"),
+        ),
+    ),
+    (
+        "Positions and signs in groups of 4",
+        FOUR,
+        (
+            ("least-squares steps", f"{FOUR},step=mse"),
+            ("positions by activations", f"{FOUR},pick=wanda"),
+            ("8 salient channels", f"{FOUR},channels=8"),
+            ("two codes of a group", f"{FOUR},keep=2"),
+            ("groups of 8", EIGHT),
+            ("groups of 16", "sparse-sign:group=16"),
+            ("signs everywhere", "rtn:bits=1,step=unbiased"),
+            ("trained steps", f"{FOUR} distilled=rows"),
+        ),
+    ),
+    (
+        "Positions and signs in groups of 8",
+        EIGHT,
+        (
+            ("least-squares steps", f"{EIGHT},step=mse"),
+            ("positions by activations", f"{EIGHT},pick=wanda"),
+            ("4 salient channels", f"{EIGHT},channels=4"),
+            ("8 salient channels", f"{EIGHT},channels=8"),
+            ("two codes of a group", f"{EIGHT},keep=2"),
+            ("trained steps", f"{EIGHT} distilled=rows"),
+        ),
+    ),
+)
+"""A title, an arm, and arms that differ from it in one ingredient, with that ingredient in words. All at gain 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AblationRow:
+    """One arm of a table.
+
+    Attributes:
+        change: what differs from the reference, in words; empty for the reference itself.
+        kl_ratio: its KL over the reference's, over the same resamples; `None` for the reference.
+    """
+
+    change: str
+    arm: str
+    bits_per_weight: float | None
+    kl: Estimate
+    kl_ratio: Estimate | None
+    agreement: Estimate
+    accuracy_change: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """One table: the reference first, then those of its variants that were measured."""
+
+    title: str
+    experts: int
+    rows: tuple[AblationRow, ...]
+
+
+_ABLATIONS = TypeAdapter(tuple[Ablation, ...])
+
+
+def rebuild_ablations(output: Path, report: FidelityReport) -> tuple[Ablation, ...]:
+    """The tables of all records below `output`; writes `ablations.json` and `ablations.md` there.
+
+    Args:
+        report: of the same records, which says whose accuracy counts.
+
+    Raises:
+        RunFormatError: a record is damaged.
+        UsageError: there are none.
+    """
+    experts = by_expert(read_records(output))
+    scored = {task.task for task in report.tasks if task.scored}
+    places = [place for place in experts if place[0] in scored]
+    found = ablations_of(group_of(experts, having_arms_of_first_seed(experts, places), half=False))
+    write_atomic(output / "ablations.json", _ABLATIONS.dump_json(found, indent=1) + b"\n")
+    write_atomic(output / "ablations.md", markdown(report.family, report.methods["interval"], found).encode())
+    return found
+
+
+def ablations_of(group: Group, ablations: Sequence[tuple[str, str, Variants]] = ABLATIONS) -> tuple[Ablation, ...]:
+    """The tables whose reference `group` has, with at least one variant."""
+    places = {mean.arm: i for i, mean in enumerate(group.means) if mean.gain == 1.0}
+    found = []
+    for title, reference, variants in ablations:
+        named = [(change, arm) for change, arm in (("", reference), *variants) if arm in places]
+        if reference not in places or len(named) < 2:
+            continue
+        rows = tuple(row_of(group, change, places[arm], places[reference]) for change, arm in named)
+        found.append(Ablation(title=title, experts=group.means[0].experts, rows=rows))
+    return tuple(found)
+
+
+def row_of(group: Group, change: str, place: int, reference: int) -> AblationRow:
+    """One arm of a table."""
+    mean = group.means[place]
+    return AblationRow(
+        change=change,
+        arm=mean.arm,
+        bits_per_weight=mean.bits_per_weight,
+        kl=mean.kl,
+        kl_ratio=None if place == reference else group.draws["kl"].ratio(place, reference),
+        agreement=mean.agreement,
+        accuracy_change=mean.accuracy_change,
+    )
+
+
+def markdown(family: str, how: str, ablations: Sequence[Ablation]) -> str:
+    """All tables."""
+    parts = [
+        f"# {family}: what each ingredient is worth",
+        "Made by `harness quality` from `records/`; `--rebuild` makes it again. One thing at a time differs from the "
+        f"first row of each table; ratios are paired. Intervals: {how}.",
+    ]
+    for ablation in ablations:
+        lines = [
+            "| changed | arm | bits | KL [95 %] | KL ÷ first row [95 %] | agreement | points lost [95 %] |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for row in ablation.rows:
+            cells = (
+                row.change or "–",
+                shown_label(row.arm),
+                "–" if row.bits_per_weight is None else f"{row.bits_per_weight:.3f}",
+                interval(row.kl, ".5f"),
+                "1" if row.kl_ratio is None else interval(row.kl_ratio, ".2f"),
+                f"{row.agreement.value:.4f}",
+                interval(lost(row.accuracy_change), ".2f"),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+        parts += [f"## {ablation.title} ({ablation.experts} experts)", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
