@@ -30,6 +30,8 @@ def save(figure: Figure, stem: Path) -> str:
     """The SVG document of `figure`, after writing `stem`.svg and `stem`.png (on white, 144 dots per inch)."""
     document = to_svg(figure)
     stem.with_suffix(".svg").write_text(document, encoding="utf-8")
+    # the places of the SVG's parts: finding them again takes as long as drawing
+    figure.set_layout_engine("none")
     figure.savefig(stem.with_suffix(".png"), dpi=144, facecolor="white", transparent=False, metadata={"Software": None})
     return document
 
