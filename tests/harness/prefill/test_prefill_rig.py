@@ -54,20 +54,22 @@ def case(tokens: int, *, start: int = 0, has_expert: bool = True, launches: str 
     return PrefillCase(tokens=tokens, start=start, has_expert=has_expert, launches=launches)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("few_programs")
 @torch.inference_mode()
 def test_a_prompt_is_the_same_in_one_chunk_and_in_several_and_launched_either_way(family: ShapeFamily) -> None:
     whole, cut = (
         PrefillRig(family, asked, prefill_layouts(family, asked), CPU)
-        for asked in (options("20"), options("20", chunk_tokens=16))
+        for asked in (options("6"), options("6", chunk_tokens=4))
     )
-    first = whole.run(case(20))
+    first = whole.run(case(6))
     assert 0 <= first.token < 67
     assert 0 < first.host_ms < first.prompt_ms
-    assert cut.run(case(20)).token == first.token
-    assert whole.run(case(20, launches="single")).token == first.token
-    assert torch.allclose(rig_keys(whole)[:20], rig_keys(cut)[:20], atol=0.02)
+    assert cut.run(case(6)).token == first.token
+    assert whole.run(case(6, launches="single")).token == first.token
+    assert torch.allclose(rig_keys(whole)[:6], rig_keys(cut)[:6], atol=0.02)
 
 
+@pytest.mark.usefixtures("few_programs")
 @torch.inference_mode()
 def test_a_prompt_of_an_expert_and_of_the_base_write_other_keys(family: ShapeFamily) -> None:
     asked = options("8")
@@ -79,6 +81,7 @@ def test_a_prompt_of_an_expert_and_of_the_base_write_other_keys(family: ShapeFam
     assert not torch.equal(*written)
 
 
+@pytest.mark.usefixtures("few_programs")
 @torch.inference_mode()
 def test_what_is_before_a_prompt_is_left_in_the_cache_and_attended_to(family: ShapeFamily) -> None:
     asked = PrefillOptions(
@@ -107,6 +110,7 @@ def test_the_products_are_every_linear_for_all_tokens_and_the_head_for_one(famil
     assert counted.get_total_flops() == 2 * (20 * LINEAR_WEIGHTS + 67 * 64)
 
 
+@pytest.mark.usefixtures("few_programs")
 def test_building_computes_every_case(family: ShapeFamily) -> None:
     asked = options("3")
     assert isinstance(build_prefill(family, asked, prefill_layouts(family, asked), CPU), PrefillRig)
