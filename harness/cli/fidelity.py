@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FidelityRequest", "fidelity"]
 
-PROCESSES_BESIDE_A_GPU = 14
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 VALIDATION_ITEMS, CALIBRATION_ITEMS = 64, 128
 
@@ -103,7 +102,6 @@ def evaluate(request: FidelityRequest, started: float) -> bool:
     check_device(request.device)
     # before a base is fetched
     arms = arms_of(request.codecs)
-    beside = PROCESSES_BESIDE_A_GPU if request.device == "cuda" else 0
     with saying() as report:
         family, tasks, seeds = (smollm2 if request.family == "smollm2" else bundled)(request, report)
         options = FidelityOptions(
@@ -111,7 +109,6 @@ def evaluate(request: FidelityRequest, started: float) -> bool:
             experts=experts_of(tasks, seeds, request.experts),
             arms=arms,
             deadline_s=started + request.time_limit_s if request.time_limit_s is not None else float("inf"),
-            processes=request.processes if request.processes is not None else beside,
             tokens_per_batch=TOKENS_PER_BATCH[request.device],
         )
         log_evaluation(request, options.experts)

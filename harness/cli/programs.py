@@ -72,7 +72,7 @@ def _evaluate(request: FidelityRequest, started: float) -> bool:
         problems = {task: load_task(task, request.data, seed=0).test[: request.n] for task in tasks}
         options = ProgramOptions(
             output=request.output,
-            experts=experts_of(tasks, seeds),
+            experts=experts_of(tasks, seeds, request.experts),
             specs=request.codecs or PROGRAM_ARMS,
             rows=ROWS[request.device],
             processes=request.processes or os.cpu_count() or 1,

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import torch
@@ -12,7 +11,7 @@ import torch
 from harness.errors import UsageError
 from harness.fidelity.arms import GROUPS, Arm
 from harness.fidelity.bench import Bench, Scores
-from harness.fidelity.describe import HeavyWork, describe, is_heavy, size_of, stacks_of
+from harness.fidelity.describe import describe, size_of, stacks_of
 from harness.fidelity.distil import DistilConfig, Distiller
 from harness.fidelity.moments import Moments, collect_moments
 from harness.fidelity.scores import Record, append_record, keep_records, pack_records, record_path
@@ -42,7 +41,6 @@ class FidelityOptions:
         experts: (task, seed), the most needed first.
         arms: what each is scored under.
         deadline_s: on the monotonic clock; nothing is begun after it.
-        processes: that decompose matrices beside this one; 0 does it here.
         tokens_per_batch: padded tokens that go through the model at once.
     """
 
@@ -50,7 +48,6 @@ class FidelityOptions:
     experts: tuple[tuple[str, int], ...]
     arms: tuple[Arm, ...]
     deadline_s: float = float("inf")
-    processes: int = 0
     tokens_per_batch: int = 4096
     distil: DistilConfig = field(default_factory=DistilConfig)
 
@@ -72,16 +69,10 @@ def evaluate_fidelity(
     Raises:
         MeswitchError, HarnessError: a family, a task or kept records are unknown or damaged.
     """
-    with TemporaryDirectory(prefix="harness-fidelity-") as scratch:
-        heavy = HeavyWork(Path(scratch), options.processes) if options.processes else None
-        try:
-            works = list(prepared(family, options, heavy, report, clock))
-            for group in GROUPS:
-                for work in works:
-                    score_group(work, group, options, heavy, report, clock)
-        finally:
-            if heavy is not None:
-                heavy.close()
+    works = list(prepared(family, options, report, clock))
+    for group in GROUPS:
+        for work in works:
+            score_group(work, group, options, report, clock)
     done = len(works) == len(options.experts) and not any(work.left for work in works)
     if done:
         pack_records(options.output, options.experts)
@@ -91,7 +82,6 @@ def evaluate_fidelity(
 def prepared(
     family: Family,
     options: FidelityOptions,
-    heavy: HeavyWork | None,
     report: Callable[[str], None],
     clock: Callable[[], float],
 ) -> Iterator[Work]:
@@ -106,11 +96,7 @@ def prepared(
             yield Work(subject=subject, moments=Moments(second={}, square_sums={}), left=[])
             continue
         report(f"calibrating {task}, seed {seed}")
-        work = Work(subject=subject, moments=collect_moments(subject), left=left)
-        if heavy is not None:
-            specs = [arm.spec for arm in left if arm.spec and not arm.half and is_heavy(parse_codec(arm.spec))]
-            heavy.begin(label(subject), subject, work.moments, tuple(dict.fromkeys(specs)))
-        yield work
+        yield Work(subject=subject, moments=collect_moments(subject), left=left)
 
 
 def missing(arms: Iterable[Arm], kept: Sequence[Record]) -> list[Arm]:
@@ -123,7 +109,6 @@ def score_group(
     work: Work,
     group: str,
     options: FidelityOptions,
-    heavy: HeavyWork | None,
     report: Callable[[str], None],
     clock: Callable[[], float],
 ) -> None:
@@ -136,7 +121,7 @@ def score_group(
         take_weights(subject.model, subject.trained(half))
         test = Bench(subject.model, subject.test, tokens_per_batch=options.tokens_per_batch)
         validation = Bench(subject.model, subject.validation, tokens_per_batch=options.tokens_per_batch)
-        scorer = Scorer(subject, stacks_of(subject, work.moments, half=half), test, validation, options, heavy)
+        scorer = Scorer(subject, stacks_of(subject, work.moments, half=half), test, validation, options)
         for arm in arms:
             if clock() > options.deadline_s:
                 return
@@ -156,9 +141,8 @@ class Scorer:
         test: Bench,
         validation: Bench,
         options: FidelityOptions,
-        heavy: HeavyWork | None,
     ) -> None:
-        self.subject, self.stacks, self.options, self.heavy = subject, stacks, options, heavy
+        self.subject, self.stacks, self.options = subject, stacks, options
         self.test, self.validation = test, validation
         self.distiller: Distiller | None = None
 
@@ -187,11 +171,8 @@ class Scorer:
 
     def described(self, arm: Arm) -> Mapping[str, torch.Tensor]:
         """D̂ of all linears."""
-        subject, codec, found = self.subject, parse_codec(arm.spec), None
-        if self.heavy is not None and not arm.half:
-            device = next(iter(subject.base.values())).device
-            found = self.heavy.collect(label(subject), arm.spec, device)
-        described = describe(codec, self.stacks) if found is None else found
+        subject = self.subject
+        described = describe(parse_codec(arm.spec), self.stacks)
         if arm.distilled == "none":
             return described
         if self.distiller is None:
@@ -242,11 +223,6 @@ class Scorer:
             agree=tuple(scores.agree.tolist()),
             right=tuple(scores.right.tolist()),
         )
-
-
-def label(subject: Subject) -> str:
-    """What tells a subject from the others of its family."""
-    return f"{subject.task}-{subject.seed}"
 
 
 def parabola_minimum(gains: Sequence[float], losses: Sequence[float]) -> float:

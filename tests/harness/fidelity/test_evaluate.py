@@ -14,7 +14,6 @@ from meswitch.codecs import parse_codec
 ENDS = (Arm(control="base", gains=(1.0,)), Arm(control="expert", gains=(1.0,)))
 EXACT = Arm(spec="dense:dtype=float32", gains=(1.0, 0.5, None))
 SIGNS = Arm(spec="rtn:bits=1,step=mse")
-HEAVY = Arm(spec="lowrank:bits=4", gains=(1.0,), group="heavy")
 
 
 def scored(output: Path, task: str = "t", seed: int = 0) -> dict[tuple[str, float | None], Record]:
@@ -71,14 +70,6 @@ def test_experts_can_be_named_to_share_the_work_out() -> None:
     for name in ("a-2", "c-0", "a"):
         with pytest.raises(UsageError, match=f"seed below 2, got '{name}'"):
             experts_of(("a", "b"), (0, 1), (name,))
-
-
-def test_other_processes_describe_as_this_one_does(tmp_path: Path, tiny_family: Callable[..., Any]) -> None:
-    for processes in (0, 1):
-        chosen = options(tmp_path / str(processes), HEAVY, processes=processes)
-        assert evaluate_fidelity(tiny_family(), chosen, lambda words: None)
-    here, there = (scored(tmp_path / str(processes))[HEAVY.spec, 1.0] for processes in (0, 1))
-    assert here.kl == pytest.approx(there.kl, rel=1e-4)
 
 
 def test_half_trained_expert_is_measured_against_itself(tmp_path: Path, tiny_family: Callable[..., Any]) -> None:
