@@ -3,7 +3,7 @@
 KL(expert ‖ expert with described linears), mean over the tokens of calibration texts, is what `evolve` makes small. The
 whole model is held, in float32, and every candidate's form of every linear.
 
-T tokens of a text, H hidden, V vocabulary.
+B texts, T tokens of the longest, n tokens of all, H hidden.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +28,8 @@ __all__ = ["Divergence", "Searched", "search_linears"]
 Texts = Sequence[Sequence[int]]
 Choices = Mapping[str, Sequence[Choice]]
 LOGIT_ROWS = 1024
+BATCH_TOKENS = 4096
+"""Padded tokens that go through the model at once, if one text has no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +76,29 @@ def search_linears(
     starts = {allocate(costs, errors, budget) for errors in (weighted, plain)}
     config = replace(config, samples=tuple(min(count, len(texts)) for count in config.samples))
     parameters = {p.name: p for p in plan if p.name in choices}
-    divergence = Divergence(pair, parameters, choices, texts, device or torch.device("cpu"))
+    where = device or torch.device("cpu")
+    divergence = Divergence(pair, parameters, choices, texts, samples=config.samples, device=where)
     most = config.samples[-1]
     start, first = min((divergence(assignment, most), assignment) for assignment in starts)
     found = evolve(first, costs, budget, divergence, config, on_generation=progress)
     return Searched(
         allocation=allocation_of(choices, found, budget), start=start, found=divergence(found, most), texts=most
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Some texts, and what the expert makes of them.
+
+    Attributes:
+        ids: `[B, T]` int64, right-padded: what is behind a text is never looked at, because attention is causal.
+        real: `[B, T]` bool, false at pads.
+        expected: `[n, H]`, what the head reads. Logits of all texts would take more memory than the model.
+    """
+
+    ids: torch.Tensor
+    real: torch.Tensor
+    expected: torch.Tensor
 
 
 class Divergence:
@@ -90,6 +108,7 @@ class Divergence:
         parameters: the linears, by name.
         choices: of each, with their compressed forms.
         texts: token ids.
+        samples: numbers of texts that it will be asked about.
     """
 
     def __init__(
@@ -98,13 +117,13 @@ class Divergence:
         parameters: Mapping[str, PlannedParameter],
         choices: Choices,
         texts: Texts,
+        *,
+        samples: Sequence[int],
         device: torch.device,
     ) -> None:
         self._pair, self._parameters, self._choices, self._device = pair, parameters, choices, device
         self._model: Any = load_expert(pair).to(device, torch.float32).eval().requires_grad_(False)
-        self._texts = [torch.tensor([list(text)], device=device) for text in texts]
-        # what the expert itself says, as hidden states: logits of all texts would take more memory than the model
-        self._expected = [self._states(text) for text in self._texts]
+        self._batches = {count: list(self._batched(texts[:count])) for count in samples}
         self._held: list[int | None] = [None] * len(choices)
 
     @torch.inference_mode()
@@ -113,22 +132,37 @@ class Divergence:
         self._take(assignment)
         head = self._model.get_output_embeddings()
         total, tokens = 0.0, 0
-        for text, expected in zip(self._texts[:samples], self._expected[:samples], strict=True):
-            found = self._states(text)
+        for batch in self._batches[samples]:
+            found = self._states(batch.ids, batch.real)
             for start in range(0, len(found), LOGIT_ROWS):
                 part = slice(start, start + LOGIT_ROWS)
-                wanted = F.log_softmax(head(expected[part]).float(), dim=-1)
+                wanted = F.log_softmax(head(batch.expected[part]).float(), dim=-1)
                 given = F.log_softmax(head(found[part]).float(), dim=-1)
                 total += float((wanted.exp() * (wanted - given)).sum(dtype=torch.float64))
             tokens += len(found)
         return total / tokens
 
+    def _batched(self, texts: Texts) -> Iterator[Batch]:
+        """The texts in batches, with what the model makes of them now."""
+        # like lengths together, so that little is padding
+        order = sorted(texts, key=len)
+        while order:
+            count = 1
+            while count < len(order) and (count + 1) * len(order[count]) <= BATCH_TOKENS:
+                count += 1
+            rows, order = order[:count], order[count:]
+            width = len(rows[-1])
+            ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self._device)
+            lengths = torch.tensor([len(row) for row in rows], device=self._device)
+            real = torch.arange(width, device=self._device) < lengths.unsqueeze(1)
+            yield Batch(ids=ids, real=real, expected=self._states(ids, real))
+
     @torch.inference_mode()
-    def _states(self, text: torch.Tensor) -> torch.Tensor:
-        """What the head reads `[T, H]`."""
+    def _states(self, ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """What the head reads after each token that is real `[n, H]`."""
         with _stopped_at(self._model.get_output_embeddings()) as reached, suppress(_HeadReached):
-            self._model(input_ids=text, use_cache=False)
-        return reached[0][0]
+            self._model(input_ids=ids, use_cache=False)
+        return reached[0][real]
 
     @torch.no_grad()
     def _take(self, assignment: Assignment) -> None:

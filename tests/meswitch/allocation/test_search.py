@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
-from meswitch.allocation import EvolutionConfig, choices_of, search_linears
+from meswitch.allocation import EvolutionConfig, choices_of, search, search_linears
 from meswitch.allocation.search import Divergence
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream
@@ -71,13 +71,27 @@ def divergence_of_files(models: tuple[Path, Path], delta: Path, tmp_path: Path, 
 def test_the_expert_itself_is_at_no_distance_and_more_bits_are_nearer(models: tuple[Path, Path], texts: Path) -> None:
     pair, plan, choices, ids = prepared(models, texts)
     parameters = {p.name: p for p in plan if p.name in choices}
-    divergence = Divergence(pair, parameters, choices, ids, CPU)
+    divergence = Divergence(pair, parameters, choices, ids, samples=(1, 3), device=CPU)
     found = [divergence((number,) * len(choices), 3) for number in range(3)]
     assert found[0] > 4 * found[1] > 16 * found[2] > 0
     # the same again, whatever stood there before
     assert divergence((1,) * len(choices), 3) == found[1]
     # a sample is a text
     assert divergence((1,) * len(choices), 1) != found[1]
+
+
+def test_it_makes_no_difference_how_texts_are_batched(
+    models: tuple[Path, Path], texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, plan, choices, ids = prepared(models, texts)
+    parameters = {p.name: p for p in plan if p.name in choices}
+    found = []
+    # alone; the two shorter ones together; all together
+    for tokens in (1, 10, 24):
+        monkeypatch.setattr(search, "BATCH_TOKENS", tokens)
+        divergence = Divergence(pair, parameters, choices, ids, samples=(3,), device=CPU)
+        found.append(divergence((1,) * len(choices), 3))
+    assert found[1:] == pytest.approx(found[:1] * 2, rel=1e-5)
 
 
 def test_a_search_finds_what_is_no_worse_within_the_budget(models: tuple[Path, Path], texts: Path) -> None:
