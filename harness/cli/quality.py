@@ -50,7 +50,7 @@ def quality(
     output: Annotated[
         Path | None, typer.Option(help="Where to keep records and tables; if absent, reports/results/FAMILY.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes that answer or judge; if absent, one for each core.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes that answer; if absent, one for each core.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the table from the kept answers alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print quality.json and nothing else on stdout.")] = False,
 ) -> int:

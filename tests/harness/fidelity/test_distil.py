@@ -1,11 +1,13 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
 from harness.fidelity.bench import Bench
 from harness.fidelity.describe import describe, stacks_of
-from harness.fidelity.distil import DistilConfig, Distiller
+from harness.fidelity.distil import DistilConfig, Distiller, Run
 from harness.fidelity.moments import collect_moments
 from harness.fidelity.subject import take_weights
 from meswitch.codecs import parse_codec
@@ -36,4 +38,22 @@ def test_training_remembers_nothing_of_the_one_before(tiny_family: Callable[...,
     for name, delta in first.items():
         assert torch.equal(again[name], delta)
         assert torch.equal(fresh[name], delta)
+        assert not torch.equal(delta, signs[name])
+
+
+@pytest.mark.gpu
+def test_captured_steps_train_what_plain_ones_do(
+    tiny_family: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = tiny_family().subject("t", 0)
+    subject.model.cuda()
+    base, expert = ({name: t.cuda() for name, t in part.items()} for part in (subject.base, subject.expert))
+    subject = replace(subject, base=base, expert=expert)
+    signs = describe(parse_codec("rtn:bits=1"), stacks_of(subject, collect_moments(subject)))
+    found = {}
+    for how in ("captured", "plain"):
+        monkeypatch.setattr(Run, "captured", getattr(Run, how))
+        found[how] = Distiller(subject, DistilConfig(steps=5, batch=4)).train(signs, "rows")
+    for name, delta in found["plain"].items():
+        torch.testing.assert_close(found["captured"][name], delta, rtol=1e-3, atol=1e-5)
         assert not torch.equal(delta, signs[name])
