@@ -15,7 +15,7 @@ from harness.summary import (
     Resources,
 )
 from harness.telemetry.sample import Sample
-from harness.telemetry.throttling import throttled_by, throttled_share
+from harness.telemetry.throttling import power_limited_share, throttled_by, throttled_share
 
 __all__ = ["accuracy", "distinct_switches", "energy_j", "gpu_used_bytes", "summarise_arm"]
 
@@ -229,6 +229,7 @@ def _resources(samples: Sequence[Sample], *, before_bytes: int | None) -> Resour
         ),
         gpu_throttled_share=throttled_share(samples),
         gpu_throttled_by=throttled_by(samples),
+        gpu_power_limited_share=power_limited_share(samples),
     )
 
 

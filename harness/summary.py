@@ -112,6 +112,7 @@ class Resources:
         gpu_sm_clock_mhz, gpu_memory_clock_mhz: lowest seen.
         gpu_throttled_share: of the samples that say anything, those in which the clocks were held back.
         gpu_throttled_by: what held them back at any moment.
+        gpu_power_limited_share: of the same samples, those in which the card drew as much power as it may.
     """
 
     process_bytes: int | None
@@ -126,6 +127,7 @@ class Resources:
     gpu_memory_clock_mhz: int | None = None
     gpu_throttled_share: float | None = None
     gpu_throttled_by: tuple[str, ...] = ()
+    gpu_power_limited_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

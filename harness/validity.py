@@ -97,6 +97,10 @@ def arm_notes(summary: ArmSummary, samples: Sequence[Sample], manifest: ArmManif
     seen = summary.resources.gpu_throttled_by
     if seen and _throttled(summary) is None:
         notes.append(f"the GPU's clocks were held back for a moment by {', '.join(seen)}")
+    if limited := summary.resources.gpu_power_limited_share:
+        clock = summary.resources.gpu_sm_clock_mhz
+        lowest = "" if clock is None else f"; its clock was {clock:,} MHz at the lowest"
+        notes.append(f"the GPU drew as much power as it may in {limited:.0%} of the samples{lowest}")
     waited, counted = summary.switches, summary.engine_switches
     if counted is not None and counted != waited:
         notes.append(f"the engine counted {counted} switches, requests waited for {waited} of them")

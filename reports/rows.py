@@ -120,6 +120,7 @@ def _gpu_rows(source: RunSource) -> list[MetricRow]:
         _row(source, "GPU energy, J", lambda a: Cell(format_number(a.resources.gpu_energy_j))),
         _row(source, "GPU clocks, lowest, MHz", lambda a: Cell(_clocks(a))),
         _row(source, "GPU clocks held back", lambda a: Cell(format_share(a.resources.gpu_throttled_share))),
+        _row(source, "GPU at its power limit", lambda a: Cell(format_share(a.resources.gpu_power_limited_share))),
     ]
 
 

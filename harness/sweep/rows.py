@@ -11,7 +11,7 @@ from harness.statistics import quantiles, rate, share
 from harness.summary import Estimate, Quantiles
 from harness.sweep.results import CellRecord, SweepDirectory
 from harness.telemetry.sample import Sample
-from harness.telemetry.throttling import THROTTLED_SHARE, throttled_by, throttled_share
+from harness.telemetry.throttling import THROTTLED_SHARE, power_limited_share, throttled_by, throttled_share
 from harness.validity import client_reasons
 
 __all__ = ["SweepRow", "cell_row", "sweep_rows", "window_requests"]
@@ -90,6 +90,8 @@ class SweepRow:
     energy_j_per_token: float | None = None
     throttled_share: float | None = None
     throttled_by: tuple[str, ...] = ()
+    power_limited_share: float | None = None
+    sm_clock_mhz: int | None = None
     shared_images: int = 0
 
 
@@ -219,6 +221,8 @@ def _with_memory(row: SweepRow, record: CellRecord, samples: Sequence[Sample]) -
         energy_j_per_token=energy / produced if energy is not None and produced else None,
         throttled_share=throttled_share(samples),
         throttled_by=throttled_by(samples),
+        power_limited_share=power_limited_share(samples),
+        sm_clock_mhz=min((s.gpu_sm_clock_mhz for s in samples if s.gpu_sm_clock_mhz is not None), default=None),
     )
 
 

@@ -41,10 +41,25 @@ def caveats(source: SweepSource) -> list[str]:
         found.append(
             f"{format_plural(unsettled, 'cell')} had not settled when the measurement began: first tokens are left out"
         )
+    found += _at_power_limit(source.rows)
     unused = [row for row in source.rows if row.outcome == "ok" and not row.valid]
     for row in unused:
         found.append(f"not used: {row.arm}, {row.experts} experts, {row.popularity}: {'; '.join(row.reasons)}")
     return found
+
+
+def _at_power_limit(rows: Sequence[SweepRow]) -> list[str]:
+    """How often the card drew what it may, and what that did to its clock."""
+    limited = [row for row in rows if row.power_limited_share]
+    if not limited:
+        return []
+    share = max(row.power_limited_share or 0.0 for row in limited)
+    clocks = [row.sm_clock_mhz for row in limited if row.sm_clock_mhz is not None]
+    lowest = f"; its clock was {min(clocks):,} MHz at the lowest" if clocks else ""
+    return [
+        f"in {format_plural(len(limited), 'cell')} the GPU drew as much power as it may, in up to {share:.0%} of the "
+        f"samples{lowest}"
+    ]
 
 
 def _compared(rows: Sequence[SweepRow], treatment: str) -> str:

@@ -159,17 +159,26 @@ def test_memory_of_the_process_counts_where_the_driver_tells_it(steady):
 
 
 def test_throttling_is_a_reason_and_a_moment_of_it_a_note(steady):
-    held = sampled(2, gpu_throttle=("gpu_idle", "software_power_cap"))
+    held = sampled(2, gpu_throttle=("gpu_idle", "software_thermal"))
     summary, found = on_a_gpu(steady, held)
     assert summary.resources.gpu_throttled_share == 1.0
-    assert found == ["fake: the GPU's clocks were held back in 100% of the samples by software_power_cap, limit 5%"]
+    assert found == ["fake: the GPU's clocks were held back in 100% of the samples by software_thermal, limit 5%"]
     moment = [*sampled(2, gpu_throttle=()), *held[:3]]
     summary, found = on_a_gpu(steady, moment)
     assert found == []
     notes = arm_notes(summary, moment, steady[2])
-    assert "fake: the GPU's clocks were held back for a moment by software_power_cap" in notes
+    assert "fake: the GPU's clocks were held back for a moment by software_thermal" in notes
     # nothing to do, and clocks that a user set, hold nothing back
     assert on_a_gpu(steady, sampled(2, gpu_throttle=("gpu_idle", "application_clocks")))[1] == []
+
+
+def test_a_card_at_its_power_limit_is_a_note_with_its_clock(steady):
+    drawn = sampled(2, gpu_throttle=("software_power_cap",), gpu_sm_clock_mhz=1890)
+    summary, found = on_a_gpu(steady, drawn)
+    assert found == []
+    assert (summary.resources.gpu_throttled_share, summary.resources.gpu_power_limited_share) == (0.0, 1.0)
+    note = "fake: the GPU drew as much power as it may in 100% of the samples; its clock was 1,890 MHz at the lowest"
+    assert note in arm_notes(summary, drawn, steady[2])
 
 
 def test_plain_pytorch_in_place_of_the_kernels_is_a_reason(steady):
