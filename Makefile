@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 TRIALS ?= 1000
 RESULTS ?= runs/gpu
-# test processes beside each other: one for each core; those on a GPU share its memory
+# test processes beside each other: one for each core, 8 at most; those on a GPU share its memory
 WORKERS ?= auto
 GPU_WORKERS ?= 8
 BIN := $(VENV)/bin
@@ -47,7 +47,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 test: $(VENV)/.installed-dev  ## the default suite, in WORKERS processes
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
+	$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
 	$(BIN)/pytest -m slow
