@@ -37,6 +37,22 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 NOBODY = 65534
 OPEN_FILES = 32
 VERDICT_BYTES = 8192
+PROBE = """
+import os
+try:
+    child = os.fork()
+except OSError:
+    pass
+else:
+    # limits are not kept: this process and the other end before the tests
+    os._exit(0)
+
+def version():
+    import decimal, sys
+    return sys.version
+"""
+"""Passes where no process can be started and the interpreter finds its own library, not another's in its place."""
+
 NAMESPACES = ("--net", "--ipc", "--pid", "--fork", "--kill-child")
 
 
@@ -106,16 +122,14 @@ def _prefix() -> tuple[str, ...]:
     """What to put before a command so that it runs apart: the first of the known ways that works here."""
     if sys.platform != "linux":
         raise SandboxError(f"programs are run with limits that only Linux keeps, and this is {sys.platform}")
-    # the same interpreter with its library: where that cannot be read, another's may be found in its place
-    program = "def version():\n    import decimal, sys\n    return sys.version"
     for prefix in _prefixes():
         if all(map(shutil.which, {"unshare", "setpriv"}.intersection(prefix))):
-            found = _run(prefix, program, [f"assert version() == {sys.version!r}"], SandboxLimits())
+            found = _run(prefix, PROBE, [f"assert version() == {sys.version!r}"], SandboxLimits())
             if found.outcome == "passed":
                 return prefix
     raise SandboxError(
-        "programs cannot be run with limits here: as root this needs setpriv of util-linux, and a Python that others "
-        "can read; run it as another user"
+        "programs cannot be run with limits here: root needs setpriv of util-linux and a Python that others can read, "
+        "and the system must keep RLIMIT_NPROC, which some sandboxes do not; try as another user, or elsewhere"
     )
 
 

@@ -31,7 +31,7 @@ class ProgramRecord:
         seconds, memory_bytes: that a program might take.
         isolated: whether all of them had neither network nor other processes in sight.
         outcomes, details: see `workloads.sandbox.Verdict`.
-        answers: as they were generated.
+        answers: as they were generated; none of `reference`.
     """
 
     schema: str = SCHEMA

@@ -151,6 +151,11 @@ def test_limits_must_be_positive() -> None:
 
 def test_a_machine_that_keeps_no_limits_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox._prefix.cache_clear()
+    # no limit of processes: the fork of the probe works, and nothing is run that way
+    kept = SandboxLimits.of_process
+    monkeypatch.setattr(SandboxLimits, "of_process", lambda self: {**kept(self), "RLIMIT_NPROC": 1000})
+    with pytest.raises(SandboxError, match="the system must keep RLIMIT_NPROC"):
+        judge(RIGHT, TESTS)
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(SandboxError, match="only Linux keeps, and this is darwin"):
         judge(RIGHT, TESTS)
