@@ -21,6 +21,7 @@ from harness.flat_table import FlatRow, FlatTable
 from harness.provenance import collect_provenance
 from harness.sizes import format_bytes
 from harness.telemetry import open_gpu
+from meswitch.compress_config import torch_device
 from meswitch.families import load_shape_family
 
 __all__ = ["COLUMNS", "KEY", "CompressionOptions", "measure_compression", "projection"]
@@ -89,6 +90,8 @@ def measure_compression(options: CompressionOptions, path: Path | None, say: Cal
     Raises:
         MeswitchError, HarnessError: the family is unknown, or a compression failed.
     """
+    # before anything is written
+    torch_device(options.device)
     depth = int(load_shape_family(options.family).config.num_hidden_layers)
     table = FlatTable(path, columns=COLUMNS, key=KEY)
     for layers in options.layers:

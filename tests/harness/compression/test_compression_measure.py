@@ -142,6 +142,16 @@ def test_impossible_options_are_refused(changes: dict[str, object], message: str
         CompressionOptions(**options)  # type: ignore[arg-type]
 
 
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    shape: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    command = ["compression", "--family", str(shape), "--layers", "1", "--device", "cuda", "--scratch"]
+    assert run_command([*command, str(tmp_path / "scratch")]) == 1
+    assert "device cuda needs an NVIDIA GPU" in capsys.readouterr().err
+    assert not (tmp_path / "scratch").exists()
+
+
 @pytest.mark.slow
 def test_two_depths_are_measured_and_a_third_projected(shape: Path, tmp_path: Path) -> None:
     command = ["compression", "--family", str(shape), "--linear", "salient:bits=2,channels=4", "--texts", "2"]
