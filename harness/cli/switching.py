@@ -104,7 +104,7 @@ def _line(record: SettingRecord) -> str:
 
 def _print(tables: SwitchingTables) -> None:
     table = _table(
-        "arm", "expert", "n", "TTFT ms", "penalty ms", "95 %", "copy ms", "floor ms", "ratio", "whole / this"
+        "arm", "expert", "n", "TTFT ms", "penalty ms", "95 %", "copy ms", "floor ms", "ratio", "whole: copy", "penalty"
     )
     for row in tables.rows:
         ends = "–" if row.interval is None else f"[{format_number(row.interval[0])}, {format_number(row.interval[1])}]"
@@ -119,6 +119,7 @@ def _print(tables: SwitchingTables) -> None:
             format_number(row.copy_floor_ms),
             format_factor(row.copy_ratio),
             format_factor(row.whole_model_ratio),
+            format_factor(row.whole_model_penalty_ratio),
         )
     Console().print(table, "")
     table = _table("arm", "case", "figure", "without ms", "with ms", "ratio", "95 %", "switches")

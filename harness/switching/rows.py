@@ -33,7 +33,8 @@ class SwitchRow:
         copy_floor_ms: bytes over the measured host-to-device bandwidth; copy_ratio: the one over the other.
         ttft_ms: median first token; ttft_penalty_ms: median difference of the pairs, miss less hit.
         interval: 95 % bootstrap over the pairs, of the penalty; of the first token itself where it is resident.
-        whole_model_ratio: a whole model's copy over this one, both measured here.
+        whole_model_ratio, whole_model_penalty_ratio: a whole model's copy, and the penalty of missing one, over these,
+            all measured here.
         valid: whether the figures may be used; `reasons` says why not.
         first_plane_tokens: tokens of the whole setting that were computed before a second bit plane was there.
     """
@@ -53,6 +54,7 @@ class SwitchRow:
     ttft_penalty_ms: float | None
     interval: tuple[float | None, float | None] | None
     whole_model_ratio: float | None
+    whole_model_penalty_ratio: float | None
     shared_images: int
     first_plane_tokens: int | None
     outcome: str
@@ -91,16 +93,22 @@ class InterferenceRow:
 
 def switch_rows(settings: Sequence[MeasuredSetting], *, bytes_per_s: float | None) -> list[SwitchRow]:
     """Two rows a setting: where the expert was resident, and where it was not."""
-    whole_ms = next((_copy(setting.record) for setting in settings if setting.record.arm == "full-swap-host"), None)
-    rows: list[SwitchRow] = []
-    for setting in settings:
-        rows += _setting_rows(setting, bytes_per_s, whole_ms)
-    return rows
+    rows = [row for setting in settings for row in _setting_rows(setting, bytes_per_s)]
+    whole = next((row for row in rows if row.arm == "full-swap-host" and row.case != "resident"), None)
+    return rows if whole is None else [_against(whole, row) for row in rows]
 
 
-def _setting_rows(
-    setting: MeasuredSetting, bytes_per_s: float | None, whole_ms: Estimate | None
-) -> Iterator[SwitchRow]:
+def _against(whole: SwitchRow, row: SwitchRow) -> SwitchRow:
+    """The row with how many times as long a whole model takes; an expert that costs nothing is not divided by."""
+    penalty_ms = row.ttft_penalty_ms or 0.0
+    return replace(
+        row,
+        whole_model_ratio=whole.copy_ms / row.copy_ms if whole.copy_ms and row.copy_ms else None,
+        whole_model_penalty_ratio=(whole.ttft_penalty_ms or 0.0) / penalty_ms if penalty_ms > 0.0 else None,
+    )
+
+
+def _setting_rows(setting: MeasuredSetting, bytes_per_s: float | None) -> Iterator[SwitchRow]:
     record = setting.record
     pairs, others = _pairs(record, setting.requests)
     reasons = _client_reasons(setting, lambda task: task in ("miss", "hit"))
@@ -127,7 +135,8 @@ def _setting_rows(
             ttft_ms=ttft_ms,
             ttft_penalty_ms=penalty.value if penalty else None,
             interval=(interval.low, interval.high) if interval else None,
-            whole_model_ratio=whole_ms.value / copy.value if whole_ms and copy and moved else None,
+            whole_model_ratio=None,
+            whole_model_penalty_ratio=None,
             shared_images=record.shared_images,
             first_plane_tokens=_integer(record.stats or {}, "first_plane_tokens"),
             outcome=record.outcome,

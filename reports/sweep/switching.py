@@ -51,7 +51,8 @@ SWITCH_HEADINGS = (
     "copy, ms",
     "least, ms",
     "copy / least",
-    "whole model / this",
+    "whole model's copy / this",
+    "its penalty / this",
     "shared",
 )
 BESIDE_HEADINGS = ("arm", "missing experts are", "of resident experts", "without, ms", "with, ms", "ratio", "switches")
@@ -115,16 +116,28 @@ def _switch_cells(row: SwitchRow) -> list[Cell]:
     copy = None if row.copy_ms is None else Estimate(value=row.copy_ms, low=row.copy_ms_low, high=row.copy_ms_high)
     return [
         Cell(row.arm),
-        Cell(CASES[row.case]),
+        Cell(_place(row)),
         Cell(format_count(row.n)),
         Cell(format_number(row.ttft_ms), "" if moved else interval),
         Cell(format_number(row.ttft_penalty_ms), interval if moved else ""),
         Cell(format_number(row.copy_ms), format_interval(copy, "number")),
         Cell(format_number(row.copy_floor_ms)),
-        Cell(format_factor(row.copy_ratio)),
+        Cell(_near_one(row.copy_ratio)),
         Cell(format_factor(row.whole_model_ratio)),
+        Cell(format_factor(row.whole_model_penalty_ratio)),
         Cell(format_count(row.shared_images)),
     ]
+
+
+def _place(row: SwitchRow) -> str:
+    """Where the expert is; one in two bit planes computes with both once it is resident."""
+    in_planes = row.case == "resident" and (row.codec or "").startswith("nested")
+    return "resident, both bit planes" if in_planes else CASES[row.case]
+
+
+def _near_one(ratio: float | None) -> str:
+    """A ratio whose distance from 1 is the point."""
+    return "–" if ratio is None else f"{ratio:.3f}"
 
 
 def beside_cells(rows: Sequence[InterferenceRow]) -> list[list[Cell]]:
@@ -133,13 +146,12 @@ def beside_cells(rows: Sequence[InterferenceRow]) -> list[list[Cell]]:
 
 
 def _beside_cells(row: InterferenceRow) -> list[Cell]:
-    ratio = None if row.ratio is None else Estimate(value=row.ratio, low=row.ratio_low, high=row.ratio_high)
     return [
         Cell(row.arm),
         Cell(CASES[row.case]),
         Cell(FIGURES[row.figure]),
         Cell(format_number(row.without_ms)),
         Cell(format_number(row.with_ms)),
-        Cell(format_number(row.ratio), format_interval(ratio, "factor")),
+        Cell(_near_one(row.ratio), "" if row.ratio_low is None else f"[{row.ratio_low:.3f}, {row.ratio_high:.3f}]"),
         Cell(format_count(row.switches)),
     ]

@@ -114,6 +114,8 @@ def test_a_switch_costs_what_the_pairs_differ_by(measured):
     assert (ours.copy_ms, ours.copy_floor_ms, ours.copy_ratio) == (12, 10, pytest.approx(1.2))
     # 120 ms against 12 ms
     assert ours.whole_model_ratio == pytest.approx(10)
+    assert ours.whole_model_penalty_ratio == pytest.approx(10)
+    assert theirs.whole_model_penalty_ratio == pytest.approx(1)
     assert theirs.copy_floor_ms == 100
     assert rows["meswitch", "resident"].ttft_ms == pytest.approx(20)
     assert rows["meswitch", "resident"].copy_ms is None
