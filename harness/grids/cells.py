@@ -107,7 +107,7 @@ def allocation_cells(
     Args:
         bits: that a linear weight may take on average.
         fitness: of the linears' weights on the first so many calibration items: the lower, the better.
-        config: of the search, which starts from the knapsack over weighted errors.
+        config: of the search, which starts from the fitter of the two knapsacks, as `meswitch compress --search` does.
     """
     made = {spec: described(subject, moments, spec, subject.base) for spec in CANDIDATES}
     names = subject.linears
@@ -126,12 +126,15 @@ def allocation_cells(
     fitting = [j for j in range(len(CANDIDATES)) if sum(row[j] for row in costs) <= budget]
     alike = (max(fitting, key=lambda j: sum(row[j] for row in costs)),) * len(names)
     yield cell(f"{bits:g} bits, one codec", alike)
+    starts = []
     for weighted in (False, True):
         allocation = allocate_linears(choices(subject, moments, made, weighted=weighted), budget)
         numbers = tuple(CODECS.index(allocation.codecs[name]) for name in names)
+        starts.append(numbers)
         yield cell(f"{bits:g} bits, knapsack over {'weighted' if weighted else 'plain'} errors", numbers)
-    found = evolve(numbers, costs, budget, lambda a, samples: fitness(weights_of(a), samples), config)
-    yield cell(f"{bits:g} bits, search from there", found)
+    first = min(starts, key=lambda numbers: fitness(weights_of(numbers), config.samples[-1]))
+    found = evolve(first, costs, budget, lambda a, samples: fitness(weights_of(a), samples), config)
+    yield cell(f"{bits:g} bits, search from the fitter", found)
 
 
 CODECS = tuple(parse_codec(spec) for spec in CANDIDATES)

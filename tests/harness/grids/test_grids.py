@@ -115,7 +115,7 @@ def test_a_budget_is_kept_by_every_way_to_spend_it() -> None:
         "one codec",
         "knapsack over plain errors",
         "knapsack over weighted errors",
-        "search from there",
+        "search from the fitter",
     ]
     assert all(row["bits_per_weight"] <= 2.5 for row in rows)
 
