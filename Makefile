@@ -63,11 +63,15 @@ faults: $(VENV)/.installed-dev  ## kill -9 TRIALS imports and look at what is le
 bench: $(VENV)/.installed-dev  ## micro-benchmarks of the codecs
 	$(BIN)/pytest -m benchmark tests/benchmarks
 
-gpu-results: $(VENV)/.installed  ## kernels, decode steps, prompts and memory of this machine's GPU, into RESULTS
+gpu-results: $(VENV)/.installed  ## all that is published of a GPU, measured on this machine's, into RESULTS
 	$(BIN)/python -m meswitch_kernels.bench --json $(RESULTS)/kernels.json
 	$(BIN)/harness decode --family mistral-7b --table $(RESULTS)/decode.json
 	$(BIN)/harness prefill --family mistral-7b --single --table $(RESULTS)/prefill.json
 	$(BIN)/harness memory --family mistral-7b --experts 16 --table $(RESULTS)/memory.json
+	$(BIN)/harness parity pocket --n 20 --table $(RESULTS)/parity.json
+	$(BIN)/harness switching --out $(RESULTS)/sweeps/switching
+	$(BIN)/harness sweep --preset another --out $(RESULTS)/sweeps/another
+	$(BIN)/harness sweep --preset headline --out $(RESULTS)/sweeps/headline
 
 quality: $(VENV)/.installed  ## answer quality of 2-bit and 1-bit codecs on the pocket family
 	$(BIN)/harness quality pocket

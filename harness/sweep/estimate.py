@@ -11,11 +11,11 @@ __all__ = ["ASSUMPTIONS", "GroupEstimate", "estimate_groups"]
 GIB = 1 << 30
 
 # of Python, its modules and a CUDA context, once in a call on a GPU; of a whole engine on a CPU, which has its own
-PROCESS_S = {"cpu": 4.0, "cuda": 8.0}
+PROCESS_S = {"cpu": 4.0, "cuda": 17.0}
 # of compiling from a warm cache and capturing: for deltas in slots, and for each whole model in a buffer
-STEPS_S = {"delta": 7.0, "full": 2.0}
+STEPS_S = {"delta": 3.0, "full": 1.0}
 # of making and pinning host memory and drawing what lies there: once in a call for each size of image
-PINNED_S_PER_GIB = 1.0
+PINNED_S_PER_GIB = 0.75
 # bytes/s from pinned host memory, measured in copies of 1 GiB
 HOST_TO_DEVICE_BYTES_PER_S = 55e9
 # of a touch beside the copy
@@ -36,9 +36,9 @@ ASSUMPTIONS: Mapping[str, float] = {
     "turn_copies": TURN_COPIES,
     "cell_s": CELL_S,
 }
-"""Solved from the starts of two engines on an H100's host: 21.8 s for 16 experts in slots with four host images of
-1.77 GiB, and 22.3 s for one whole model in a buffer with one of 13.5 GiB. To capture prompts, which neither did, is
-guessed to take 2 s and 1.5 s. Turns are of a swap whose first 16 requests had their first tokens after 10.1 s."""
+"""From the starts of eight engines of one call on an H100's host with a warm Triton cache: the first one took 23.4 s, of
+which 4.9 s were steps; those of the others took 2.0 to 2.9 s, a whole model's 0.9 s; 13.5 GiB were pinned and drawn in
+7.0 s and 10.4 s. Turns are of a swap whose first 16 requests had their first tokens after 10.1 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

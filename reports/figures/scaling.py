@@ -138,7 +138,7 @@ def _draw_classes(ax: Axes, rows: Sequence[SweepRow]) -> None:
             x, y = zip(*points, strict=True)
             style: Mapping[str, Any] = {"linestyle": CLASS_DASHES[residency], "linewidth": 1.2}
             ax.plot(x, y, color=ROLES["treatment"][0], marker=".", **style)
-            ax.annotate(f"from {residency}", (x[-1], y[-1]), xytext=(0, 5), textcoords="offset points", ha="right")
+            ax.annotate(f"from {residency}", (x[-1], y[-1]), xytext=(0, 14), textcoords="offset points", ha="right")
 
 
 def _draw_lost(ax: Axes, rows: Sequence[SweepRow]) -> None:

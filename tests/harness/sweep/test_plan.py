@@ -179,10 +179,10 @@ def test_a_process_and_pinned_memory_are_estimated_once(make_plan):
     plan = replace(plan, prepared=prepared_shapes(plan.experts, size=size, model_bytes=14 << 30))
     found = estimates(plan)
     copy_s = (1 << 30) / ASSUMPTIONS["host_to_device_bytes_per_s"] + ASSUMPTIONS["touch_s"]
-    steps_s = ASSUMPTIONS["steps_s_delta"]
-    assert found["meswitch", 1].start_s == pytest.approx(ASSUMPTIONS["process_s_cuda"] + steps_s + 1 + copy_s)
+    steps_s, gib_s = ASSUMPTIONS["steps_s_delta"], ASSUMPTIONS["pinned_s_per_gib"]
+    assert found["meswitch", 1].start_s == pytest.approx(ASSUMPTIONS["process_s_cuda"] + steps_s + gib_s + copy_s)
     # three images more
-    assert found["meswitch", 4].start_s == pytest.approx(steps_s + 3 + 4 * copy_s)
+    assert found["meswitch", 4].start_s == pytest.approx(steps_s + 3 * gib_s + 4 * copy_s)
 
 
 def test_whole_models_that_take_turns_settle_late_if_they_are_given_the_time(make_plan):
