@@ -1,16 +1,16 @@
 """What each ingredient of a method is worth: tables in which one thing at a time is changed, beside a reference.
 
-Of the experts that have every arm which all of the first seed have: ingredients are measured on fewer than methods.
+Each arm is compared over the experts that have both it and the reference: ingredients may be measured on fewer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from harness.fidelity.means import REFERENCE, Group, group_of
-from harness.fidelity.rebuild import FidelityReport, by_expert, having_arms_of_first_seed
+from harness.fidelity.means import REFERENCE, Expert, group_of
+from harness.fidelity.rebuild import FidelityReport, by_expert
 from harness.fidelity.scores import read_records
 from harness.fidelity.tables import interval, lost, shown_label
 from harness.results import write_atomic
@@ -22,6 +22,7 @@ UNBIASED = "salient:bits=2,channels=8,step=unbiased"
 PLAIN = "rtn:bits=2,step=unbiased"
 FOUR, EIGHT = "sparse-sign:group=4", "sparse-sign:group=8"
 
+Experts = Mapping[tuple[str, int], Expert]
 Variants = tuple[tuple[str, str], ...]
 
 ABLATIONS: tuple[tuple[str, str, Variants], ...] = (
@@ -97,11 +98,13 @@ class AblationRow:
 
     Attributes:
         change: what differs from the reference, in words; empty for the reference itself.
+        experts: that have both.
         kl_ratio: its KL over the reference's, over the same resamples; `None` for the reference.
     """
 
     change: str
     arm: str
+    experts: int
     bits_per_weight: float | None
     kl: Estimate
     kl_ratio: Estimate | None
@@ -114,7 +117,6 @@ class Ablation:
     """One table: the reference first, then those of its variants that were measured."""
 
     title: str
-    experts: int
     rows: tuple[AblationRow, ...]
 
 
@@ -131,37 +133,44 @@ def rebuild_ablations(output: Path, report: FidelityReport) -> tuple[Ablation, .
         RunFormatError: a record is damaged.
         UsageError: there are none.
     """
-    experts = by_expert(read_records(output))
     scored = {task.task for task in report.tasks if task.scored}
-    places = [place for place in experts if place[0] in scored]
-    found = ablations_of(group_of(experts, having_arms_of_first_seed(experts, places), half=False))
+    experts = {place: found for place, found in by_expert(read_records(output)).items() if place[0] in scored}
+    found = ablations_of(experts)
     write_atomic(output / "ablations.json", _ABLATIONS.dump_json(found, indent=1) + b"\n")
     write_atomic(output / "ablations.md", markdown(report.family, report.methods["interval"], found).encode())
     return found
 
 
-def ablations_of(group: Group, ablations: Sequence[tuple[str, str, Variants]] = ABLATIONS) -> tuple[Ablation, ...]:
-    """The tables whose reference `group` has, with at least one variant."""
-    places = {mean.arm: i for i, mean in enumerate(group.means) if mean.gain == 1.0}
+def ablations_of(experts: Experts, ablations: Sequence[tuple[str, str, Variants]] = ABLATIONS) -> tuple[Ablation, ...]:
+    """The tables of which any expert has the reference and a variant."""
     found = []
     for title, reference, variants in ablations:
-        named = [(change, arm) for change, arm in (("", reference), *variants) if arm in places]
-        if reference not in places or len(named) < 2:
-            continue
-        rows = tuple(row_of(group, change, places[arm], places[reference]) for change, arm in named)
-        found.append(Ablation(title=title, experts=group.means[0].experts, rows=rows))
+        named = (("", reference), *variants)
+        rows = [row for change, arm in named if (row := row_of(experts, change, arm, reference)) is not None]
+        if len(rows) > 1:
+            found.append(Ablation(title=title, rows=tuple(rows)))
     return tuple(found)
 
 
-def row_of(group: Group, change: str, place: int, reference: int) -> AblationRow:
-    """One arm of a table."""
-    mean = group.means[place]
+def row_of(experts: Experts, change: str, arm: str, reference: str) -> AblationRow | None:
+    """One arm over the experts that have it and its reference; `None` if there are none."""
+    wanted = [(name, 1.0) for name in dict.fromkeys(("base", "expert", reference, arm))]
+    having = {place: found for place, found in experts.items() if all(key in found for key in wanted)}
+    # these arms alone, so that no others have to be resampled
+    group = group_of(
+        {place: {key: found[key] for key in wanted} for place, found in having.items()}, list(having), half=False
+    )
+    places = {mean.arm: i for i, mean in enumerate(group.means)}
+    if arm not in places:
+        return None
+    mean = group.means[places[arm]]
     return AblationRow(
         change=change,
-        arm=mean.arm,
+        arm=arm,
+        experts=mean.experts,
         bits_per_weight=mean.bits_per_weight,
         kl=mean.kl,
-        kl_ratio=None if place == reference else group.draws["kl"].ratio(place, reference),
+        kl_ratio=None if arm == reference else group.draws["kl"].ratio(places[arm], places[reference]),
         agreement=mean.agreement,
         accuracy_change=mean.accuracy_change,
     )
@@ -172,12 +181,13 @@ def markdown(family: str, how: str, ablations: Sequence[Ablation]) -> str:
     parts = [
         f"# {family}: what each ingredient is worth",
         "Made by `harness quality` from `records/`; `--rebuild` makes it again. One thing at a time differs from the "
-        f"first row of each table; ratios are paired. Intervals: {how}.",
+        "first row of each table. Ratios are paired, over the experts that have both; where they are not all, the KL "
+        f"of the first row is of others too. Intervals: {how}.",
     ]
     for ablation in ablations:
         lines = [
-            "| changed | arm | bits | KL [95 %] | KL ÷ first row [95 %] | agreement | points lost [95 %] |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+            "| changed | arm | bits | KL [95 %] | KL ÷ first row [95 %] | agreement | points lost [95 %] | experts |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         for row in ablation.rows:
             cells = (
@@ -188,7 +198,8 @@ def markdown(family: str, how: str, ablations: Sequence[Ablation]) -> str:
                 "1" if row.kl_ratio is None else interval(row.kl_ratio, ".2f"),
                 f"{row.agreement.value:.4f}",
                 interval(lost(row.accuracy_change), ".2f"),
+                str(row.experts),
             )
             lines.append(f"| {' | '.join(cells)} |")
-        parts += [f"## {ablation.title} ({ablation.experts} experts)", "\n".join(lines)]
+        parts += [f"## {ablation.title}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
