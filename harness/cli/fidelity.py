@@ -164,8 +164,8 @@ def bundled(request: FidelityRequest, report: Callable[[str], None]) -> Source:
     return family, request.tasks or family.experts, (0,)
 
 
-def log_evaluation(request: FidelityRequest, experts: Sequence[tuple[str, int]]) -> None:
-    """Note who measures what, before it is measured."""
+def log_evaluation(request: FidelityRequest, experts: Sequence[tuple[str, int]], *, folder: str = "records") -> None:
+    """Note who measures what beside its records, before it is measured."""
     config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
     evaluation = Evaluation(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -174,7 +174,7 @@ def log_evaluation(request: FidelityRequest, experts: Sequence[tuple[str, int]])
         provenance=to_json_object(collect_provenance(open_gpu())),
         keys=tuple(f"{task}-{seed}" for task, seed in experts),
     )
-    add_evaluation(request.output / "records", evaluation)
+    add_evaluation(request.output / folder, evaluation)
 
 
 @contextmanager

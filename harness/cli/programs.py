@@ -78,7 +78,7 @@ def _evaluate(request: FidelityRequest, started: float) -> bool:
             processes=request.processes or os.cpu_count() or 1,
             deadline_s=started + request.time_limit_s if request.time_limit_s is not None else float("inf"),
         )
-        log_evaluation(request, options.experts)
+        log_evaluation(request, options.experts, folder="programs")
         torch.set_float32_matmul_precision("high")
         return evaluate_programs(family, problems, options, report)
 
