@@ -36,7 +36,7 @@ ASSUMPTIONS: Mapping[str, float] = {
     "turn_copies": TURN_COPIES,
     "cell_s": CELL_S,
 }
-"""From the starts of eight engines of one call on an H100's host with a warm Triton cache: the first one took 23.4 s, of
+"""From the starts of eight engines of one call on an H100's host with a warm Triton cache: the first took 23.4 s, of
 which 4.9 s were steps; those of the others took 2.0 to 2.9 s, a whole model's 0.9 s; 13.5 GiB were pinned and drawn in
 7.0 s and 10.4 s. Turns are of a swap whose first 16 requests had their first tokens after 10.1 s."""
 

@@ -244,6 +244,7 @@ class _Engine:
         except (MeswitchError, HarnessError) as error:
             self._driver.stop()
             self.failure = error
+            return self
         except BaseException:
             self._driver.stop()
             raise

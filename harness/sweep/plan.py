@@ -23,6 +23,9 @@ from meswitch.home import home_dir
 
 __all__ = ["EngineGroup", "PlannedCell", "SweepPlan", "engine_groups", "plan_sweep", "refusal", "sweep_experts"]
 
+NAMED = 4
+"""Of many experts, so many are named where one was not found."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
@@ -96,7 +99,8 @@ def plan_sweep(
     for arm in grid.arms:
         check_arms([arm], device=options.device, experts=experts[:1] if arm.lone else experts)
     if unknown := sorted(set(options.pinned) - set(experts)):
-        raise UsageError(f"--pin names {unknown[0]}, which no cell has; there are {', '.join(experts)}")
+        more = f" and {len(experts) - NAMED} more" if len(experts) > NAMED else ""
+        raise UsageError(f"--pin names {unknown[0]}, which no cell has; there are {', '.join(experts[:NAMED])}{more}")
     needed = workload.prompt_tokens + workload.output_tokens
     if needed > options.max_context_tokens:
         raise UsageError(

@@ -81,7 +81,8 @@ def host_to_device_bytes_per_s(index: int = 0) -> float:
     """`measure_host_to_device`, in a process of its own: the client's never imports torch.
 
     Raises:
-        DriverError: there is no GPU, or it does not copy.
+        EngineError: there is no such GPU.
+        DriverError: it does not copy.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
@@ -91,8 +92,11 @@ def host_to_device_bytes_per_s(index: int = 0) -> float:
 
 
 def _bandwidth(index: int) -> float:
+    from meswitch.config import DeviceConfig
+    from meswitch.cuda.availability import check_device
     from meswitch.cuda.bandwidth import measure_host_to_device
 
+    check_device(DeviceConfig(kind="cuda", index=index))
     return measure_host_to_device(index)
 
 

@@ -45,7 +45,7 @@ def test_a_dry_run_prints_cells_and_time_and_writes_nothing(prepared, tmp_path, 
     # 6 numbers of experts, 4 arms, 2 popularities
     assert "48 cells to measure: about" in shown
     assert "meswitch_e128_lru_zipf-1_n16_76GiB" in shown
-    assert "process_s_cuda = 8" in shown
+    assert "process_s_cuda = 17" in shown
     assert not out.exists()
 
 
