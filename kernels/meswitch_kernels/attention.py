@@ -240,7 +240,7 @@ def decode_attention(
 
 def _splits(kv_heads: int) -> int:
     """Programs among which the positions of a row are split, for each of its key heads."""
-    return min(16, max(8, _PROGRAMS // triton.next_power_of_2(kv_heads)))
+    return min(16, max(8, _PROGRAMS // int(triton.next_power_of_2(kv_heads))))
 
 
 def _check(
