@@ -63,11 +63,11 @@ faults: $(VENV)/.installed-dev  ## kill -9 TRIALS imports and look at what is le
 bench: $(VENV)/.installed-dev  ## micro-benchmarks of the codecs
 	$(BIN)/pytest -m benchmark tests/benchmarks
 
-gpu-results: $(VENV)/.installed  ## all that is published of a GPU, measured on this machine's, into RESULTS
+gpu-results: $(VENV)/.installed  ## kernels, steps, prompts, memory, answers, switches and sweeps of this GPU, into RESULTS
 	$(BIN)/python -m meswitch_kernels.bench --json $(RESULTS)/kernels.json
 	$(BIN)/harness decode --family mistral-7b --table $(RESULTS)/decode.json
 	$(BIN)/harness prefill --family mistral-7b --single --table $(RESULTS)/prefill.json
-	$(BIN)/harness memory --family mistral-7b --experts 16 --table $(RESULTS)/memory.json
+	$(BIN)/harness memory --family mistral-7b --experts 16 --kv-tokens 32768 --memory-budget 76GiB --table $(RESULTS)/memory.json
 	$(BIN)/harness parity pocket --n 20 --table $(RESULTS)/parity.json
 	$(BIN)/harness switching --out $(RESULTS)/sweeps/switching
 	$(BIN)/harness sweep --preset another --out $(RESULTS)/sweeps/another
