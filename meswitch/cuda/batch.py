@@ -72,6 +72,8 @@ class CudaBatch:
         self._waiting: deque[CudaRow] = deque()
         self._running: dict[Runners, list[CudaRow]] = {}
         self._changed: set[Runners] = set()
+        # first tokens that no call of `decode` has returned yet
+        self._chosen: list[tuple[CudaRow, int | None]] = []
         # prompts travel once, without a wait: from a row of pinned memory to a row of the device's
         self._prompts = torch.zeros(max_rows, max_tokens, dtype=torch.int64, pin_memory=device.type == "cuda")
         self._uploaded = torch.zeros(max_rows, max_tokens, dtype=torch.int64, device=device)
@@ -105,6 +107,7 @@ class CudaBatch:
             return
         if row in self._waiting:
             self._waiting.remove(row)
+        self._chosen = [(chosen, token) for chosen, token in self._chosen if chosen is not row]
         for runners, rows in self._running.items():
             if row in rows:
                 rows.remove(row)
@@ -117,7 +120,12 @@ class CudaBatch:
 
     @torch.inference_mode()
     def decode(self) -> list[tuple[CudaRow, int | None]]:
-        """The next token of each row that has one; `None` where its expert's logits are no numbers."""
+        """The next token of each row that has one; `None` where its expert's logits are no numbers.
+
+        Where a prompt fails, no token is lost: the first ones of prompts before it are what the next call returns.
+        """
+        if self._chosen:
+            return self._take_chosen()
         launched = [(runners, list(rows)) for runners, rows in self._running.items() if rows]
         for runners, rows in launched:
             if _refine(rows) or runners in self._changed:
@@ -125,11 +133,12 @@ class CudaBatch:
                 self._changed.discard(runners)
             runners.steps.launch()
         try:
-            results = self._prefill()
+            self._prefill()
         except BaseException:
             # the step's tokens are not taken: it is computed again from what the rows say
             self._changed.update(runners for runners, _ in launched)
             raise
+        results = self._take_chosen()
         for runners, rows in launched:
             for row, token in zip(rows, runners.steps.read(), strict=True):
                 row.position += 1
@@ -138,9 +147,13 @@ class CudaBatch:
                 results.append((row, token if token >= 0 else None))
         return results
 
-    def _prefill(self) -> list[tuple[CudaRow, int | None]]:
-        """Compute up to a chunk of the waiting prompts: the first tokens of those that are complete."""
-        left, results = self._chunk_tokens, []
+    def _take_chosen(self) -> list[tuple[CudaRow, int | None]]:
+        chosen, self._chosen = self._chosen, []
+        return chosen
+
+    def _prefill(self) -> None:
+        """Compute up to a chunk of the waiting prompts, and choose the first tokens of those that are complete."""
+        left = self._chunk_tokens
         while self._waiting and left > 0:
             row = self._waiting[0]
             count = min(left, len(row.prompt) - row.position)
@@ -155,8 +168,7 @@ class CudaBatch:
                 runners = self._runners_of(row.weights.weights)
                 self._running.setdefault(runners, []).append(row)
                 self._changed.add(runners)
-            results.append((row, row.token if row.token >= 0 else None))
-        return results
+            self._chosen.append((row, row.token if row.token >= 0 else None))
 
     def _prefill_chunk(self, row: CudaRow, count: int) -> None:
         chunk = self._uploaded[row.cache_row, row.position : row.position + count]

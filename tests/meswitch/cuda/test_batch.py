@@ -154,3 +154,35 @@ def test_a_prompt_that_fails_costs_the_running_rows_no_token(model, batch, monke
     batch.discard(other)
     (after,) = run(batch, [row], 1)
     assert before + after == answer(model.models[0], [5, 9, 33], 2)
+
+
+def test_a_prompt_that_fails_costs_the_prompts_before_it_no_token(model, batch):
+    failing = Mock(side_effect=[RuntimeError("copy failed"), *[None] * 99])
+    rows = [
+        batch.new_row("a", lease(model, 0), SamplingParams()),
+        batch.new_row("b", lease(model, 1, failing), SamplingParams()),
+    ]
+    for row in rows:
+        batch.add(row, [5, 9])
+    with pytest.raises(RuntimeError, match="copy failed"):
+        batch.decode()
+    assert batch.decode() == [(rows[0], answer(model.models[0], [5, 9], 1)[0])]
+    tokens, late = run(batch, rows, 2)
+    assert tokens == answer(model.models[0], [5, 9], 3)[1:]
+    assert late == answer(model.models[1], [5, 9], 2)
+
+
+def test_a_row_that_left_before_its_first_token_was_returned_gets_none(model, batch):
+    failing = Mock(side_effect=RuntimeError("copy failed"))
+    rows = [
+        batch.new_row("a", lease(model, 0), SamplingParams()),
+        batch.new_row("b", lease(model, 1, failing), SamplingParams()),
+    ]
+    for row in rows:
+        batch.add(row, [5, 9])
+    with pytest.raises(RuntimeError, match="copy failed"):
+        batch.decode()
+    for row in rows:
+        batch.discard(row)
+    assert batch.decode() == []
+    assert batch.free_rows == 3
