@@ -5,6 +5,7 @@ so each image is a mapping of exactly its pages, pinned as it is.
 """
 
 import mmap
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -47,7 +48,7 @@ class PinnedArena:
         self.images = self._kept.take(nbytes, images)
         try:
             self._check_available(images - len(self.images))
-            self.images += self._make(nbytes, images - len(self.images))
+            self._make(images - len(self.images))
         except BaseException:
             self.close()
             raise
@@ -94,10 +95,19 @@ class PinnedArena:
         if self._device.type != "cpu":
             _check(_cuda().cudaHostUnregister(image.data_ptr()))
 
-    def _make(self, nbytes: int, images: int) -> tuple[torch.Tensor, ...]:
+    def _make(self, images: int) -> None:
         make: Callable[[int], torch.Tensor] = self._mapped if self._device.type == "cpu" else self._registered
+        lock = threading.Lock()
+
+        def add(nbytes: int) -> None:
+            image = make(nbytes)
+            # at once: where another one fails, whoever closes this arena unpins those that did not
+            with lock:
+                self.images += (image,)
+
         with ThreadPoolExecutor(max_workers=PINNING_THREADS) as threads:
-            return tuple(threads.map(make, [nbytes] * images))
+            # the first failure cancels what has not begun
+            list(threads.map(add, [self.image_bytes] * images))
 
     def _mapped(self, nbytes: int) -> torch.Tensor:
         size = -(-nbytes // PAGE_BYTES) * PAGE_BYTES
@@ -116,7 +126,12 @@ class PinnedArena:
         image.zero_()
         with torch.cuda.device(self._device):
             code = _cuda().cudaHostRegister(image.data_ptr(), nbytes, 0)
-        _check(code)
+        try:
+            _check(code)
+        except CapacityError:
+            # the error knows this frame, and would keep the pages for as long as somebody keeps it
+            del image
+            raise
         return image
 
 

@@ -1,6 +1,10 @@
 """Images of host memory are made once, handed out and taken back; what the system refuses is said with its bytes."""
 
+import itertools
 import mmap
+import weakref
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +61,61 @@ def test_closing_twice_does_nothing() -> None:
     arena = PinnedArena(16, images=1, device=CPU)
     arena.close()
     arena.close()
+
+
+class FakeRuntime:
+    """Pins every image but the third, and remembers what is pinned."""
+
+    cudaError = SimpleNamespace(success=0)  # noqa: N815
+
+    def __init__(self) -> None:
+        self.pinned: set[int] = set()
+        self._calls = itertools.count(1)
+
+    def cudaHostRegister(self, address: int, nbytes: int, flags: int) -> int:  # noqa: N802
+        if next(self._calls) == 3:
+            return 2
+        self.pinned.add(address)
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+        self.pinned.remove(address)
+        return 0
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
+    found = FakeRuntime()
+    monkeypatch.setattr(pinned, "_cuda", lambda: found)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    return found
+
+
+def test_what_was_pinned_before_an_image_that_cannot_be_is_unpinned_and_freed(
+    runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = []
+
+    def mapping(*arguments: int, **options: int) -> mmap.mmap:
+        made = mmap_type(*arguments, **options)
+        maps.append(weakref.ref(made))
+        return made
+
+    mmap_type = mmap.mmap
+    monkeypatch.setattr(mmap, "mmap", mapping)
+    with pytest.raises(CapacityError, match="must be pinnable, CUDA answers 2"):
+        PinnedArena(64, images=4, device=torch.device("cuda", 0))
+    assert len(maps) >= 3
+    assert runtime.pinned == set()
+    assert not any(reference() for reference in maps)
+
+
+def test_what_was_pinned_before_a_failure_is_kept_where_images_outlive_their_arena(runtime: FakeRuntime) -> None:
+    kept = KeptImages()
+    with pytest.raises(CapacityError, match="must be pinnable"):
+        PinnedArena(64, images=3, device=torch.device("cuda", 0), kept=kept)
+    assert kept.nbytes == 2 * 64
+    assert {image.data_ptr() for image in kept.take(64, 2)} == runtime.pinned
 
 
 @pytest.mark.gpu
