@@ -17,12 +17,13 @@ from harness.sweep.build import rebuild_sweep
 from harness.sweep.cells import Grid, parse_grid
 from harness.sweep.estimate import ASSUMPTIONS, estimate_groups
 from harness.sweep.execute import SweepProgress, execute_sweep, is_done
+from harness.sweep.origin import check_card
 from harness.sweep.plan import SweepPlan, engine_groups, plan_sweep
 from harness.sweep.presets import PRESETS, SweepChoices, choose
 from harness.sweep.results import CellRecord, SweepDirectory
 from harness.sweep.rows import SweepRow
 from harness.sweep.workload import Workload
-from harness.telemetry import open_gpu
+from harness.telemetry import card_name, open_gpu
 from harness.units import format_number, format_seconds, format_share
 
 __all__ = ["sweep"]
@@ -105,6 +106,7 @@ def sweep(
             grid, workload, options, family=choices.family or "", codec=codec, commit=commit, report=status.update
         )
     if dry_run:
+        _check_card(plan, SweepDirectory(out))
         _print_plan(plan, SweepDirectory(out))
         return OK
     return _run(plan, SweepDirectory(out), console, time_limit=time_limit, report=report)
@@ -168,6 +170,16 @@ def _run(
     if interrupted:
         return INTERRUPTED
     return OK if all(row.valid or row.outcome in ("does-not-fit", "oom") for row in rows) else INVALID
+
+
+def _check_card(plan: SweepPlan, directory: SweepDirectory) -> None:
+    """Refuse as the call that measures would: what another card measured is not done."""
+    gpu = open_gpu()
+    try:
+        card = card_name(gpu.description) if plan.options.device == "cuda" else None
+        check_card(directory, configuration=plan.configuration, card=card)
+    finally:
+        gpu.close()
 
 
 def _started(seconds: float, phases: Mapping[str, float]) -> str:

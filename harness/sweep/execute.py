@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,13 +15,14 @@ from harness.engines import describe_engine
 from harness.errors import DriverError, HarnessError
 from harness.loadgen import Pulse
 from harness.planning import describe_family, warm_page_cache
-from harness.provenance import collect_provenance, python_command, recorded_commit
+from harness.provenance import collect_provenance, python_command
 from harness.records import NS_PER_S, RequestRecord
 from harness.results import to_json_object
 from harness.run import plain_stats, start_outcome
 from harness.sweep.loop import CellLoop, CellWindow
+from harness.sweep.origin import CellOrigin, cell_origin, check_card
 from harness.sweep.plan import EngineGroup, PlannedCell, SweepPlan, engine_groups, refusal
-from harness.sweep.results import CellOutcome, CellRecord, SweepDirectory, SweepManifest
+from harness.sweep.results import MEASURED, CellOutcome, CellRecord, SweepDirectory, SweepManifest
 from harness.sweep.workload import cell_requests, touch_requests
 from harness.telemetry import GpuMonitor, Sample, Sampler, read_samples
 from meswitch.config import EngineConfig
@@ -33,7 +34,6 @@ from workloads.generate import seeded_stream
 __all__ = ["SweepProgress", "execute_sweep", "is_done"]
 
 TOUCH_TIMEOUT_S = 600.0
-DONE: frozenset[CellOutcome] = frozenset({"ok", "does-not-fit", "oom"})
 
 
 @dataclass(slots=True)
@@ -68,9 +68,14 @@ def execute_sweep(
         time_limit_s: after so many seconds nothing is begun; a further call goes on.
 
     Raises:
+        UsageError: another card has measured cells of the same configuration.
         HarnessError or MeswitchError: a disk refuses.
     """
     manifest = _manifest(plan, gpu)
+    origin = cell_origin(manifest.provenance, device=plan.options.device)
+    check_card(directory, configuration=plan.configuration, card=origin.gpu)
+    if _is_over(plan, directory):
+        return 0
     directory.write_manifest(manifest)
     deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
     with ExitStack() as stack:
@@ -86,7 +91,7 @@ def execute_sweep(
             clock=clock or MonotonicClock(),
             make_driver=make_driver,
             progress=progress or SweepProgress(),
-            commit=recorded_commit(manifest.provenance),
+            origin=origin,
             gpu_before_bytes=gpu.read(None).memory_bytes,
         )
         try:
@@ -110,7 +115,15 @@ def _measure_groups(session: "_Session", deadline_s: float | None) -> int:
 def is_done(directory: SweepDirectory, cell: PlannedCell) -> bool:
     """Whether there is a result of the same configuration; one that ended in an error is tried again."""
     found = directory.read_cell(cell.cell.key)
-    return found is not None and found.config_hash == cell.config_hash and found.outcome in DONE
+    return found is not None and found.config_hash == cell.config_hash and found.outcome in MEASURED
+
+
+def _is_over(plan: SweepPlan, directory: SweepDirectory) -> bool:
+    """Whether every cell has its result and the tables are this configuration's, so that a call changes nothing."""
+    manifest = directory.known_manifest()
+    if manifest is None or manifest.configuration != plan.configuration:
+        return False
+    return all(is_done(directory, cell) for group in engine_groups(plan) for cell in group.cells)
 
 
 def _manifest(plan: SweepPlan, gpu: GpuMonitor) -> SweepManifest:
@@ -133,7 +146,7 @@ class _Session:
     clock: Clock
     make_driver: Callable[[EngineConfig], Driver]
     progress: SweepProgress
-    commit: str | None
+    origin: CellOrigin
     gpu_before_bytes: int | None
     # by arm, policy and budget: the fewest experts that did not fit, and what was said then
     _too_many: dict[tuple[str, str, int], tuple[int, str]] = field(default_factory=dict)
@@ -202,7 +215,7 @@ class _Session:
             codec=prepared.codec,
             prompt_tokens=workload.prompt_tokens,
             output_tokens=workload.output_tokens,
-            commit=self.commit,
+            **asdict(self.origin),
             cell=planned.cell,
             config=describe_engine(group.config),
             engine_experts=group.experts,

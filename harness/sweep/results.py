@@ -17,12 +17,15 @@ from harness.results import read_json, to_json_value, write_atomic
 from harness.sweep.cells import Cell
 from harness.telemetry.sample import Sample
 
-__all__ = ["CellOutcome", "CellRecord", "SweepDirectory", "SweepManifest", "config_hash"]
+__all__ = ["MEASURED", "CellOutcome", "CellRecord", "SweepDirectory", "SweepManifest", "config_hash"]
 
 SCHEMA = "harness-sweep/2"
 
 CellOutcome = Literal["ok", "does-not-fit", "oom", "error"]
 """What became of a cell: measured, refused for lack of memory, ended by an allocation that failed, anything else."""
+
+MEASURED: frozenset[CellOutcome] = frozenset({"ok", "does-not-fit", "oom"})
+"""Outcomes that are results; what ended in an error is tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,8 @@ class CellRecord:
         configuration: over what all cells of a call have in common; cells of another are in no table together.
         family, codec, prompt_tokens, output_tokens: that were measured, whatever later calls measure.
         commit: of the code, where it is known.
+        gpu, gpu_driver: the card that measured, and its driver; `None` on a CPU, and where the record does not say.
+        versions: of torch and triton.
         config: of the engine.
         outcome: what became of it; `message` says why it was not measured.
         started: when, in UTC.
@@ -60,6 +65,9 @@ class CellRecord:
     prompt_tokens: int
     output_tokens: int
     commit: str | None = None
+    gpu: str | None = None
+    gpu_driver: str | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
     cell: Cell
     config: Mapping[str, JsonValue]
     outcome: CellOutcome
@@ -82,7 +90,7 @@ class CellRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepManifest:
-    """What was swept, on what, with what; the last call's, as cells may come from several.
+    """What was swept, on what, with what: of the last call that had something to measure, as there may be several.
 
     Attributes:
         configuration: of the cells that the tables show, as in `CellRecord`.
@@ -141,6 +149,13 @@ class SweepDirectory:
         """
         return read_json(_MANIFEST, self.manifest, schema=SCHEMA)
 
+    def known_manifest(self) -> SweepManifest | None:
+        """The manifest; `None` if there is none, or one of another format: a call replaces it then."""
+        try:
+            return self.read_manifest()
+        except RunFormatError:
+            return None
+
     def remove_if_empty(self) -> None:
         """Leave nothing behind of a sweep without a cell; what others put there stays."""
         if not any(self.cells.all_facts()):
@@ -162,6 +177,12 @@ class SweepDirectory:
         """
         for path in self.cells.all_facts():
             yield read_json(_CELL, path, schema=SCHEMA)
+
+    def known_cells(self) -> Iterator[CellRecord]:
+        """The facts of all cells that `read_cell` can read, by key."""
+        for path in self.cells.all_facts():
+            if (record := self.read_cell(path.stem)) is not None:
+                yield record
 
     def read_cell(self, key: str) -> CellRecord | None:
         """The facts of a cell; `None` if there are none, or of another format: it is measured again then."""

@@ -1,6 +1,6 @@
 """What may be said of a sweep, in sentences: claims where intervals lie apart, and what did not fit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.claims import claim_apart
 from harness.sweep.rows import SweepRow
@@ -36,6 +36,7 @@ def caveats(source: SweepSource) -> list[str]:
             f"{format_plural(source.left_out, 'cell')} of another family, codec, workload or engine left out: "
             "only cells of the last call's configuration are compared"
         )
+    found += _several("card", source.cards) + _several("commit", source.commits)
     unsettled = sum(row.outcome == "ok" and not row.settled for row in source.rows)
     if unsettled:
         found.append(
@@ -46,6 +47,14 @@ def caveats(source: SweepSource) -> list[str]:
     for row in unused:
         found.append(f"not used: {row.arm}, {row.experts} experts, {row.popularity}: {'; '.join(row.reasons)}")
     return found
+
+
+def _several(noun: str, counts: Mapping[str, int]) -> list[str]:
+    """That cells of more than one `noun` are shown together, and how many of each."""
+    if len(counts) < 2:
+        return []
+    named = ", ".join(f"{name} ({format_plural(count, 'cell')})" for name, count in counts.items())
+    return [f"cells of more than one {noun} are compared here: {named}"]
 
 
 def _at_power_limit(rows: Sequence[SweepRow]) -> list[str]:

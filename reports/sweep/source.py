@@ -1,10 +1,12 @@
 """A sweep as its report reads it: what it says of itself, and its cells as rows."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.sweep.fit import FitRow, fit_rows
+from harness.sweep.origin import cell_card
 from harness.sweep.results import SweepDirectory, SweepManifest
 from harness.sweep.rows import SweepRow, sweep_rows
 from harness.units import format_bytes
@@ -40,6 +42,7 @@ class SweepSource:
 
     Attributes:
         treatment: the arm the report is about.
+        cards, commits: that the rows were measured on and by, each with the number of its rows.
         left_out: cells of other configurations, which the directory has too.
         switching: switches alone, measured beside the sweep; `None` if nobody did.
     """
@@ -48,6 +51,8 @@ class SweepSource:
     rows: Sequence[SweepRow]
     fits: Sequence[FitRow]
     treatment: str
+    cards: Mapping[str, int] = field(default_factory=dict)
+    commits: Mapping[str, int] = field(default_factory=dict)
     left_out: int = 0
     switching: SwitchingSource | None = None
 
@@ -90,11 +95,21 @@ def read_sweep(path: Path, *, switching: Path | None = None) -> SweepSource:
     rows = tuple(sweep_rows(directory))
     arms = [row.arm for row in rows]
     treatment = "meswitch" if "meswitch" in arms or not arms else arms[0]
+    cells = tuple(directory.read_cells())
+    shown = [cell for cell in cells if cell.configuration == manifest.configuration]
     return SweepSource(
         manifest=manifest,
         rows=rows,
         fits=tuple(fit_rows(rows)),
         treatment=treatment,
-        left_out=sum(1 for _ in directory.read_cells()) - len(rows),
+        cards=_counted(cell_card(cell, manifest) for cell in shown),
+        commits=_counted(cell.commit for cell in shown),
+        left_out=len(cells) - len(rows),
         switching=find_switching(path, family=str(manifest.family.get("name")), given=switching),
     )
+
+
+def _counted(values: Iterable[str | None]) -> dict[str, int]:
+    """How often each was found, by name; what a cell does not say is `unknown`."""
+    counts = Counter(value or "unknown" for value in values)
+    return {name: counts[name] for name in sorted(counts)}

@@ -5,6 +5,8 @@ import pytest
 from harness.cli import run_command
 from harness.prepared import DeltaSize
 from harness.sweep.presets import PRESETS, SweepChoices, choose
+from harness.sweep.results import CellRecord, SweepDirectory
+from harness.telemetry import NullGpu
 from tests.harness.shape_families import prepared_shapes
 
 GB = 10**9
@@ -109,3 +111,21 @@ def test_an_interruption_before_the_first_cell_leaves_nothing(prepared, tmp_path
     assert run_command(["sweep", "--out", str(tmp_path / "sweep")]) == 130
     assert "nothing is kept" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_beside_cells_of_another_card_is_refused_as_the_sweep_would_be(
+    prepared, tmp_path, capsys, monkeypatch
+):
+    plans = []
+    monkeypatch.setattr("harness.cli.sweep._print_plan", lambda plan, directory: plans.append(plan))
+    command = ["sweep", "--out", str(tmp_path), "--dry-run"]
+    assert run_command(command) == 0
+    (plan,) = plans
+    cell = next(plan.grid.cells())
+    fields = dict.fromkeys(("config_hash", "family", "codec", "started"), "x")
+    fields |= {"configuration": plan.configuration, "prompt_tokens": 1, "output_tokens": 1, "config": {}}
+    SweepDirectory(tmp_path).write_cell(CellRecord(key=cell.key, cell=cell, outcome="ok", gpu="NVIDIA One", **fields))
+    assert run_command(command) == 0
+    monkeypatch.setattr("harness.cli.sweep.open_gpu", lambda: NullGpu("NVIDIA Two"))
+    assert run_command(command) == 1
+    assert "was on NVIDIA One, and this one is NVIDIA Two" in capsys.readouterr().err

@@ -1,7 +1,10 @@
+import json
 from dataclasses import replace
+from importlib import metadata
 
 import pytest
 
+from harness.errors import UsageError
 from harness.sweep.build import rebuild_sweep
 from harness.sweep.execute import SweepProgress, execute_sweep
 from harness.sweep.results import SweepDirectory
@@ -10,18 +13,28 @@ from meswitch.config import SyntheticConfig
 from meswitch.errors import CapacityError, EngineError
 
 
+class Card(NullGpu):
+    driver = "580.1"
+
+
 @pytest.fixture
 def sweep(tmp_path, clock, make_driver):
     directory = SweepDirectory(tmp_path / "sweep")
     seen = {"engines": [], "cells": []}
 
-    def go(plan, *, make=make_driver, **options):
+    def go(plan, *, make=make_driver, card=None, **options):
         progress = SweepProgress(
             on_engine=lambda arm, experts: seen["engines"].append((arm, experts)),
             on_cell=lambda record: seen["cells"].append((record.key, record.outcome)),
         )
         left = execute_sweep(
-            plan, directory, gpu=NullGpu(), clock=clock, make_driver=make, progress=progress, **options
+            plan,
+            directory,
+            gpu=Card(card) if card else NullGpu(),
+            clock=clock,
+            make_driver=make,
+            progress=progress,
+            **options,
         )
         return directory, left, seen
 
@@ -49,6 +62,52 @@ def test_a_cell_that_has_a_result_is_not_measured_again(sweep, make_plan):
     sweep(make_plan(experts=(1, 2)))
     _, _, seen = sweep(make_plan(experts=(1, 2, 3)))
     assert [key for key, _ in seen["cells"]] == [f"meswitch_e00{n}_lru_uniform_n16_1000B" for n in (1, 2, 3)]
+
+
+def test_a_cell_names_the_card_the_driver_and_the_versions_that_measured_it(sweep, make_plan):
+    directory, _, _ = sweep(make_plan(experts=(1,)), card="NVIDIA One")
+    record = next(directory.read_cells())
+    assert (record.gpu, record.gpu_driver) == ("NVIDIA One", "580.1")
+    assert record.versions.keys() == {"torch", "triton"}
+    assert record.versions["torch"] == metadata.version("torch")
+
+
+@pytest.mark.parametrize("experts", [(1, 2), (2,)])
+def test_another_card_is_refused_by_name_before_any_engine_starts(sweep, make_plan, experts):
+    directory, _, seen = sweep(make_plan(experts=(1,)), card="NVIDIA One")
+    manifest = directory.manifest.read_bytes()
+    started = list(seen["engines"])
+    with pytest.raises(UsageError, match=r"e001_\S+ was on NVIDIA One, and this one is NVIDIA Two; give another --out"):
+        sweep(make_plan(experts=experts), card="NVIDIA Two")
+    assert seen["engines"] == started
+    assert directory.manifest.read_bytes() == manifest
+    # of another configuration, in whose tables the first card's cells are not
+    other = make_plan(experts=(1,))
+    sweep(replace(other, workload=replace(other.workload, output_tokens=2)), card="NVIDIA Two")
+
+
+def test_a_cell_that_names_no_card_is_of_the_one_that_the_manifest_tells_of(sweep, make_plan):
+    directory, _, _ = sweep(make_plan(experts=(1,)), card="NVIDIA One")
+    path = next(directory.cells.all_facts())
+    old = json.loads(path.read_text())
+    for name in ("gpu", "gpu_driver", "versions"):
+        del old[name]
+    path.write_text(json.dumps(old))
+    assert next(directory.read_cells()).gpu is None
+    with pytest.raises(UsageError, match="NVIDIA One"):
+        sweep(make_plan(experts=(1, 2)), card="NVIDIA Two")
+    _, _, seen = sweep(make_plan(experts=(1, 2)), card="NVIDIA One")
+    assert len(seen["cells"]) == 2
+
+
+def test_a_call_with_nothing_left_to_measure_leaves_the_manifest_as_it_is(sweep, make_plan):
+    directory, _, _ = sweep(make_plan(experts=(1, 2)), card="NVIDIA One")
+    manifest = directory.manifest.read_bytes()
+    # not even a machine without a card, which may show the tables
+    assert sweep(replace(make_plan(experts=(1, 2)), commit="later"))[1] == 0
+    assert directory.manifest.read_bytes() == manifest
+    sweep(replace(make_plan(experts=(1, 2, 3)), commit="later"), card="NVIDIA One")
+    assert directory.read_manifest().provenance["git"]["commit"] == "later"
 
 
 def test_another_workload_is_another_cell(sweep, make_plan):

@@ -125,3 +125,17 @@ def test_cells_of_another_configuration_are_left_out_and_counted(make_sweep: Mak
     source = read_sweep(path)
     assert (len(source.rows), source.left_out) == (11, 1)
     assert "1 cell of another family, codec, workload or engine left out" in " ".join(caveats(source))
+
+
+def test_cells_of_more_than_one_card_or_commit_are_said_with_how_many_there_are(make_sweep: Make) -> None:
+    path = make_sweep()
+    directory = SweepDirectory(path)
+    assert "more than one" not in " ".join(caveats(read_sweep(path)))
+    other = next(directory.read_cells())
+    requests = directory.cells.read_requests(other.key)
+    directory.write_cell(replace(other, gpu="NVIDIA Other", commit="f00"), requests)
+    found = caveats(read_sweep(path))
+    # the records that name no card are of the manifest's
+    assert "cells of more than one card are compared here: NVIDIA Example (11 cells), NVIDIA Other (1 cell)" in found
+    assert "cells of more than one commit are compared here: f00 (1 cell), unknown (11 cells)" in found
+    assert "NVIDIA Other (1 cell)" in build_sweep_report(path).read_text()
