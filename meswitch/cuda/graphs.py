@@ -1,6 +1,8 @@
 """CUDA graphs of work that is launched again and again: recorded once, they cost the host one launch."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -19,17 +21,38 @@ class GraphPool:
 
     def __init__(self, device: torch.device) -> None:
         self._handle: Any = torch.cuda.graph_pool_handle()
+        # graphs and events of an engine that is gone: what frees one during a capture breaks it
+        gc.collect()
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """A graph of what `work` launches; it must have run before, so that nothing is left to compile."""
+        """A graph of what `work` launches; it must have run before, so that nothing is left to compile.
+
+        Raises whatever `work` raises, and nothing is left recording then.
+        """
         # `torch.cuda.graph` would also collect garbage and empty the allocator's cache, each time
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), _without_collection():
             graph.capture_begin(pool=self._handle)
             try:
                 work()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                # what failed may have ended the capture: that is a consequence, and the cause is what to say
+                with suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         return graph
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep cycles, in which graphs and events may lie, from being collected within the block."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
