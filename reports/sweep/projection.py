@@ -22,12 +22,13 @@ MEASURED_BYTES_PER_S: Mapping[str, float] = {"NVIDIA H100 80GB HBM3": 3.35e12}
 
 PROJECTION_NOTE = (
     f"Projected from bandwidth alone, never measured: nothing here ran on an {CARD}. A copy is its bytes over "
-    f"{LINK_BYTES_PER_S / 1e9:g} GB/s, of PCIe 4.0 with 16 lanes. A token's time is the measured one, longer by the "
-    f"ratio of the memories' bandwidths ({CARD_BYTES_PER_S / 1e12:g} TB/s there), as if to read weights were all that "
-    "it takes: prompts that are computed in between would take longer than that. Bandwidths are of the makers' sheets."
+    f"{LINK_BYTES_PER_S / 1e9:g} GB/s, of PCIe 4.0 with 16 lanes. A time per token is the measured one, all of it "
+    f"scaled by the ratio of the memories' bandwidths ({CARD_BYTES_PER_S / 1e12:g} TB/s there), though only what is "
+    "reading would be: not the starts of kernels, and not prompts that are computed in between. No figure is a bound. "
+    "Bandwidths are of the makers' sheets."
 )
 
-PROJECTION_HEADINGS = ("quantity", "measured here", f"{CARD}, projected, at least")
+PROJECTION_HEADINGS = ("quantity", "measured here", f"{CARD}, projected")
 
 
 def projection_cells(source: SweepSource) -> list[list[Cell]]:

@@ -157,7 +157,11 @@ def test_another_card_is_projected_from_bandwidth_and_labelled_so(make_sweep: Ma
     assert rows[2] == ("time per token, 1 expert, uniform, 16 in flight", "5.00 ms", "8.21 ms")
     # of 64 experts on 16 slots many have to come: no time of reading weights alone
     assert [row[0].split(", ")[1] for row in rows[2:]] == ["1 expert", "4 experts", "16 experts"]
-    assert "Projected from bandwidth alone, never measured" in build_sweep_report(path).read_text()
+    page = build_sweep_report(path).read_text()
+    assert "Projected from bandwidth alone, never measured" in page
+    assert "all of it scaled by the ratio" in page
+    # arithmetic on what reading takes bounds nothing else that a token takes
+    assert '<th scope="col">A100 80GB SXM, projected</th>' in page
 
 
 def test_without_a_card_there_is_no_projection(make_sweep: Make) -> None:
