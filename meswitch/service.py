@@ -16,16 +16,14 @@ import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meswitch import errors
 from meswitch.config import EngineConfig
 from meswitch.core import Engine, EngineStats, Event, GenerationRequest
+from meswitch.cuda.kept_images import KeptImages
 from meswitch.errors import EngineError, MeswitchError
 from meswitch.phases import Phases
-
-if TYPE_CHECKING:
-    from meswitch.cuda.kept_images import KeptImages
 
 __all__ = ["EngineProcess"]
 
@@ -247,12 +245,8 @@ class _Outbox:
 def _serve(config: EngineConfig, requests: Connection[Any, Any], control: Connection[Any, Any]) -> None:
     # a Ctrl-C in a terminal reaches all its processes; the parent decides when this one ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    kept: KeptImages | None = None
+    kept = KeptImages()
     while True:
-        if config.device.kind == "cuda" and kept is None:
-            from meswitch.cuda.kept_images import KeptImages
-
-            kept = KeptImages()
         if not _serve_one(config, requests, control, kept):
             return
         control.send(_give_back())
@@ -266,7 +260,7 @@ def _serve(config: EngineConfig, requests: Connection[Any, Any], control: Connec
 
 
 def _serve_one(
-    config: EngineConfig, requests: Connection[Any, Any], control: Connection[Any, Any], kept: KeptImages | None
+    config: EngineConfig, requests: Connection[Any, Any], control: Connection[Any, Any], kept: KeptImages
 ) -> bool:
     """Whether another engine is to follow this one, whose requests have ended."""
     phases = Phases()

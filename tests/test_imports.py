@@ -54,6 +54,9 @@ LIGHT = [
     "meswitch.errors",
     "meswitch.core",
     "meswitch.config",
+    # what these import is counted in no phase of an engine's start
+    "meswitch.cuda.kept_images",
+    "meswitch.service",
     "harness.cli",
     "meswitch.cli",
 ]

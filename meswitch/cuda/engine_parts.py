@@ -88,10 +88,13 @@ def build_parts(
         CapacityError: the budget holds less than the base, one expert and the cache, or the GPU less than the budget.
         UnsupportedModelError: this path does not compute such a model.
     """
-    check_device(config.device)
-    check_budget(config.memory_budget_bytes, index=config.device.index)
-    device = torch.device("cuda", config.device.index)
-    torch.cuda.set_device(device)
+    phases = phases or Phases()
+    # to ask a GPU for its memory is what makes its context
+    with phases.of("context"):
+        check_device(config.device)
+        check_budget(config.memory_budget_bytes, index=config.device.index)
+        device = torch.device("cuda", config.device.index)
+        torch.cuda.set_device(device)
     try:
         return build_parts_on(
             device,

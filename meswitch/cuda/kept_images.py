@@ -1,8 +1,13 @@
 """Host images that outlive an engine, for the next one of the same process: to pin a gigabyte takes half a second."""
 
-from collections.abc import Callable, Hashable
+from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # whoever has no image yet need not wait for it
+    import torch
 
 __all__ = ["KeptImages"]
 

@@ -14,10 +14,12 @@ from meswitch.compress import compress_expert
 from meswitch.compress_config import CompressConfig
 from meswitch.config import DeviceConfig, EngineConfig, SchedulerConfig, SyntheticConfig
 from meswitch.core import BASE, Admitted, Residency
-from meswitch.cuda.engine_parts import build_parts_on
+from meswitch.cuda import engine_parts
+from meswitch.cuda.engine_parts import build_parts, build_parts_on
 from meswitch.errors import BaseMismatchError, CapacityError, EngineError, UnsupportedModelError
 from meswitch.expert_profile import ExpertProfile
 from meswitch.merge import merge
+from meswitch.phases import Phases
 from meswitch.switch_engine import SwitchEngine
 from tests.meswitch.serving_models import answers, ask, fine_tune, generate, run, save_base, tiny_config
 
@@ -191,3 +193,28 @@ def test_nothing_holds_an_engine_that_was_closed(roots, weights):
     gc.collect()
     # another engine of this process needs the device's memory
     assert [reference() for reference in held] == [None, None, None]
+
+
+def test_seconds_that_a_gpu_takes_to_answer_belong_to_its_context(roots, monkeypatch):
+    now = [0.0]
+
+    def asked(seconds: float, error: Exception | None = None) -> None:
+        now[0] += seconds
+        if error is not None:
+            raise error
+
+    phases = Phases(lambda: now[0])
+    monkeypatch.setattr(engine_parts, "check_device", lambda config: asked(2.0))
+    monkeypatch.setattr(engine_parts, "check_budget", lambda nbytes, index: asked(3.0, CapacityError("too large")))
+    config = EngineConfig(base=roots[BASE], experts={}, memory_budget_bytes=BUDGET, scheduler=LIMITS, device=DEVICE)
+    base_config = read_config(config.base)
+    with ThreadPoolExecutor(max_workers=1) as executor, pytest.raises(CapacityError, match="too large"):
+        build_parts(
+            config,
+            base_config,
+            limits=LIMITS,
+            executor=executor,
+            architecture=describe(base_config),
+            phases=phases,
+        )
+    assert phases.seconds == {"context": 5.0}
