@@ -76,6 +76,11 @@ class EngineProcess:
         assert self._process.pid is not None
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return not self._closed and self._process.is_alive()
+
     def send(self, request: GenerationRequest) -> None:
         """Queue `request`. Its id must be unique among the requests in flight."""
         self._command("submit", request)
@@ -150,10 +155,10 @@ class EngineProcess:
         """
         with self._control_lock:
             try:
-                self._control.send(config)
-            except OSError as cause:
-                raise self._death() from cause
-            try:
+                try:
+                    self._control.send(config)
+                except OSError as cause:
+                    raise self._death() from cause
                 self._await_start(timeout_s)
             except BaseException:
                 self.close()

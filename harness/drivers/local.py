@@ -98,8 +98,12 @@ class LocalDrivers:
         return self._idle is not None
 
     def take(self) -> "EngineProcess | None":
-        """The process that an engine left, for the one who asked; `None` if there is none."""
+        """The process that an engine left, for the one who asked; `None` if there is none that still runs."""
         process, self._idle = self._idle, None
+        if process is not None and not process.is_alive:
+            # it was killed while nobody looked: that is no failure of the next engine
+            process.close()
+            return None
         return process
 
     def give(self, process: "EngineProcess") -> None:

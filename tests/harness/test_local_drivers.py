@@ -16,9 +16,12 @@ class Process:
         self.configs = [config]
         self.closed = False
         self.left_bytes = 0
+        self.is_alive = True
         made.append(self)
 
     def load(self, config):
+        if not self.is_alive:
+            raise EngineError("the engine's process stopped")
         if config == "too large":
             self.closed = True
             raise CapacityError("it does not fit")
@@ -79,6 +82,17 @@ def test_an_engine_that_cannot_be_built_ends_the_process_and_the_next_one_gets_a
         second.start()
     second.stop()
     drivers("b").start()
+    assert [process.configs for process in made] == [["a"], ["b"]]
+
+
+def test_a_process_that_died_between_two_engines_is_ended_and_another_takes_its_place():
+    drivers = LocalDrivers()
+    first = drivers("a")
+    first.start()
+    first.stop()
+    made[0].is_alive = False
+    drivers("b").start()
+    assert made[0].closed
     assert [process.configs for process in made] == [["a"], ["b"]]
 
 

@@ -135,3 +135,20 @@ def test_a_second_engine_lives_in_the_process_of_the_first_and_serves_its_own_ex
         assert not Path(f"/proc/{pid}").exists()
     finally:
         engine.close()
+
+
+@pytest.mark.slow
+def test_a_process_that_died_between_two_engines_is_closed_by_the_one_that_finds_out(config: EngineConfig) -> None:
+    engine = EngineProcess(replace(config, router=None))
+    try:
+        engine.unload()
+        assert engine.is_alive
+        os.kill(engine.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(EngineError, match="stopped with exit code -9"):
+            engine.load(config)
+        assert not engine.is_alive
+        with pytest.raises(EngineError, match="the engine is closed"):
+            engine.poll(0)
+    finally:
+        engine.close()
