@@ -197,7 +197,23 @@ def _folder() -> Iterator[Path]:
 def _followed(
     process: subprocess.Popen[bytes], said: IO[bytes], printed: IO[bytes], deadline: float, limits: SandboxLimits
 ) -> tuple[bytes, bytes, bool]:
-    """What it said on its channel and what it printed, each cut off, and whether it ended in time. It is dead then."""
+    """What it said on its channel and what it printed, each cut off, and whether it ended in time.
+
+    It is dead then, and also where this is interrupted.
+    """
+    try:
+        said_bytes, printed_bytes = _read(said, printed, deadline, limits)
+        process.wait(max(0.0, deadline - time.monotonic()))
+        in_time = True
+    except subprocess.TimeoutExpired:
+        in_time = False
+    finally:
+        _kill(process)
+    return said_bytes, printed_bytes, in_time
+
+
+def _read(said: IO[bytes], printed: IO[bytes], deadline: float, limits: SandboxLimits) -> tuple[bytes, bytes]:
+    """What comes on a program's channel and what it prints, each cut off, until both end or its time is over."""
     said_bytes, printed_bytes = bytearray(), bytearray()
     with selectors.DefaultSelector() as selector:
         for file in (said, printed):
@@ -211,14 +227,7 @@ def _followed(
                     (printed_bytes, limits.output_bytes) if key.fd == printed.fileno() else (said_bytes, VERDICT_BYTES)
                 )
                 room += piece[: max(0, most - len(room))]
-    try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-        in_time = True
-    except subprocess.TimeoutExpired:
-        in_time = False
-    finally:
-        _kill(process)
-    return bytes(said_bytes), bytes(printed_bytes), in_time
+    return bytes(said_bytes), bytes(printed_bytes)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -92,6 +95,31 @@ def test_a_program_without_end_is_killed_at_its_limit(candidate: str) -> None:
     verdict = judge(candidate, TESTS, SHORT)
     assert (verdict.outcome, verdict.detail) == ("timeout", "not done after 0.5 s")
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_program_whose_judge_is_interrupted_is_killed(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Program(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    def interrupted(fd: int, size: int) -> bytes:
+        raise error("while it ran")
+
+    sandbox._prefix()
+    monkeypatch.setattr(subprocess, "Popen", Program)
+    # `subprocess` has to read whether a program could be started
+    monkeypatch.setattr(sandbox, "os", SimpleNamespace(**{**vars(os), "read": interrupted}))
+    with pytest.raises(error, match="while it ran"):
+        judge("print('x', flush=True)\nwhile True: pass", TESTS)
+    (program,) = started
+    # waited for: it runs no more
+    assert program.returncode is not None
 
 
 def test_a_program_that_leaves_its_group_does_not_outlive_its_verdict() -> None:
