@@ -1,5 +1,6 @@
-"""Runs against the fake system on the fake clock: hours of load in no time."""
+"""Runs against the fake system on the fake clock, hours of load in no time; and configs of small models."""
 
+import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -18,6 +19,42 @@ from workloads.trace import Trace, TraceHeader, TraceRequest
 MS = 1_000_000
 
 Plan = Callable[[GenerationRequest], FakePlan]
+
+
+SMALL_MODEL = {
+    "model_type": "llama",
+    "hidden_size": 1024,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 4096,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e4,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture
+def small_model(tmp_path: Path) -> Path:
+    """The config of a model that a GPU makes at once; nothing else is in its directory."""
+    root = tmp_path / "small"
+    root.mkdir()
+    path = root / "config.json"
+    path.write_text(json.dumps(SMALL_MODEL))
+    return path
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Path:
+    """The directory of a config so small that kernels may run in the interpreter."""
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4}
+    root = tmp_path / "tiny"
+    root.mkdir()
+    (root / "config.json").write_text(json.dumps({**SMALL_MODEL, **sizes, "head_dim": 16, "vocab_size": 67}))
+    return root
 
 
 @pytest.fixture

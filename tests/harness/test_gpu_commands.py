@@ -7,38 +7,16 @@ import pytest
 
 from harness.cli import run_command
 
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 1024,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 128,
-    "vocab_size": 4096,
-    "max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1e4,
-    "tie_word_embeddings": False,
-}
+# of `small_model`, in numbers: embedding and head, and four layers
 WEIGHTS = 2 * 4096 * 1024 + 4 * (1024 * 1536 + 1024 * 1024 + 3 * 2048 * 1024)
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    root = tmp_path / "small"
-    root.mkdir()
-    path = root / "config.json"
-    path.write_text(json.dumps(CONFIG))
-    return path
 
 
 @pytest.mark.gpu
 def test_decode_steps_take_at_least_as_long_as_their_bytes_and_resume(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "decode.json"
-    command = ["decode", "--family", str(config), "--cases", "4x4,4x1", "--context", "64", "--table", str(table)]
+    command = ["decode", "--family", str(small_model), "--cases", "4x4,4x1", "--context", "64", "--table", str(table)]
     assert run_command(command) == 0
     rows = json.loads(table.read_text())
     assert [(row["B"], row["E"]) for row in rows] == [(4, 4), (4, 1), (4, 0)]
@@ -57,10 +35,10 @@ def test_decode_steps_take_at_least_as_long_as_their_bytes_and_resume(
 
 @pytest.mark.gpu
 def test_prompts_by_graphs_and_launched_by_themselves_choose_the_same_token_and_resume(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "prefill.json"
-    command = ["prefill", "--family", str(config), "--tokens", "16,100", "--start", "3", "--single"]
+    command = ["prefill", "--family", str(small_model), "--tokens", "16,100", "--start", "3", "--single"]
     command += ["--table", str(table)]
     assert run_command(command) == 0
     rows = json.loads(table.read_text())
@@ -83,9 +61,19 @@ def test_prompts_by_graphs_and_launched_by_themselves_choose_the_same_token_and_
 
 @pytest.mark.gpu
 @pytest.mark.alone
-def test_the_drivers_count_lies_between_what_is_held_and_what_was_planned(config: Path, tmp_path: Path) -> None:
+def test_the_drivers_count_lies_between_what_is_held_and_what_was_planned(small_model: Path, tmp_path: Path) -> None:
     table = tmp_path / "memory.json"
-    command = ["memory", "--family", str(config), "--experts", "3", "--memory-budget", "3GiB", "--kv-tokens", "1024"]
+    command = [
+        "memory",
+        "--family",
+        str(small_model),
+        "--experts",
+        "3",
+        "--memory-budget",
+        "3GiB",
+        "--kv-tokens",
+        "1024",
+    ]
     assert run_command([*command, "--max-rows", "4", "--table", str(table)]) == 0
     (row,) = json.loads(table.read_text())
     assert row["experts"] == 3
@@ -94,8 +82,8 @@ def test_the_drivers_count_lies_between_what_is_held_and_what_was_planned(config
 
 
 @pytest.mark.gpu
-def test_a_budget_beyond_the_card_is_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(["memory", "--family", str(config), "--memory-budget", "9000GiB"]) == 1
+def test_a_budget_beyond_the_card_is_one_line(small_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["memory", "--family", str(small_model), "--memory-budget", "9000GiB"]) == 1
     assert "must be at most what" in capsys.readouterr().err
-    assert run_command(["memory", "--family", str(config), "--memory-budget", "100MiB"]) == 1
+    assert run_command(["memory", "--family", str(small_model), "--memory-budget", "100MiB"]) == 1
     assert "raise the budget" in capsys.readouterr().err

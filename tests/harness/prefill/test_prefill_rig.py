@@ -1,6 +1,5 @@
 """The rig computes real prompts: here of a tiny model, kernel by kernel in the interpreter."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,27 +15,12 @@ from meswitch.families import ShapeFamily, load_shape_family
 
 CPU = torch.device("cpu")
 
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "vocab_size": 67,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1e4,
-    "tie_word_embeddings": False,
-}
-
 LINEAR_WEIGHTS = (64 + 2 * 32) * 64 + 64 * 64 + 2 * 96 * 64 + 64 * 96
 
 
 @pytest.fixture
-def family(tmp_path: Path) -> ShapeFamily:
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    return load_shape_family(tmp_path)
+def family(tiny_model: Path) -> ShapeFamily:
+    return load_shape_family(tiny_model)
 
 
 def options(tokens: str, *, chunk_tokens: int = 512) -> PrefillOptions:

@@ -1,6 +1,5 @@
 """Engines of a sweep on a GPU follow one another in one process, and each finds the device as the first one did."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,30 +7,25 @@ import pytest
 from harness.cli import run_command
 from harness.sweep.results import SweepDirectory
 
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 1024,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 128,
-    "vocab_size": 4096,
-    "max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1e4,
-    "tie_word_embeddings": False,
-}
 MIB = 1 << 20
 
 
 @pytest.mark.gpu
-def test_a_second_engine_finds_the_process_and_its_pinned_images_and_no_memory_of_the_first(tmp_path: Path) -> None:
-    root = tmp_path / "small"
-    root.mkdir()
-    (root / "config.json").write_text(json.dumps(CONFIG))
+def test_a_second_engine_finds_the_process_and_its_pinned_images_and_no_memory_of_the_first(
+    small_model: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "sweep"
-    command = ["sweep", "--out", str(out), "--preset", "headline", "--family", str(root), "--experts", "2,4"]
+    command = [
+        "sweep",
+        "--out",
+        str(out),
+        "--preset",
+        "headline",
+        "--family",
+        str(small_model.parent),
+        "--experts",
+        "2,4",
+    ]
     command += ["--popularity", "uniform", "--memory-budget", "4GiB", "--in-flight", "4", "--host-budget", "64MiB"]
     command += ["--arms", "meswitch,all-resident", "--prompt-tokens", "64", "--output-tokens", "8"]
     assert run_command([*command, "--seconds-per-cell", "0.5", "--no-report", "--commit", "test"]) == 0
