@@ -15,9 +15,9 @@ from meswitch_kernels.merge import merge_weight
 from meswitch_kernels.sparse_arena import SparseArena
 from meswitch_kernels.tiling import FusedMatmulConfig
 from meswitch_kernels.tuned import fused_config
-from meswitch_kernels.warpgroup_matmul import covers, partial_bytes, warpgroup_matmul
+from meswitch_kernels.warpgroup_matmul import covers, warpgroup_matmul
 
-__all__ = ["fused_matmul", "scratch_bytes"]
+__all__ = ["fused_matmul"]
 
 
 @jit
@@ -129,7 +129,6 @@ def fused_matmul(
     slot: int | torch.Tensor,
     *,
     out: torch.Tensor | None = None,
-    scratch: torch.Tensor | None = None,
     config: FusedMatmulConfig | None = None,
     inline_asm: bool | None = None,
 ) -> torch.Tensor:
@@ -144,7 +143,6 @@ def fused_matmul(
             device, whose first element is read when the kernel runs and must name an expert: a captured graph serves
             every slot then.
         out: where to write; by default a new tensor.
-        scratch: uint8, at least `scratch_bytes`, overwritten; by default allocated where it is needed.
         config: method and tile sizes; by default the tuned ones of this GPU.
         inline_asm: unpack by PTX; by default where there is some for this dtype and width. Method "registers" only.
 
@@ -153,9 +151,9 @@ def fused_matmul(
         KernelUnavailableError: without Triton or a CUDA device.
     """
     check_available(x)
-    config = config or _config(x, weight, arena, x.shape[0], out)
+    config = config or _config(x, weight, arena, out)
     _check(x, weight, arena, slot, config)
-    M, N, K = x.shape[0], arena.N, arena.K
+    M, N = x.shape[0], arena.N
     is_base = isinstance(slot, int) and slot < 0
     if is_base and out is None:
         return torch.nn.functional.linear(x, weight)
@@ -164,38 +162,22 @@ def fused_matmul(
     if is_base:
         torch.mm(x, weight.T, out=y)
     elif config.method == "merged" or isinstance(arena, SparseArena):
-        merged = None if scratch is None else _room(scratch, N * K, weight.dtype).view(N, K)
-        torch.mm(x, merge_weight(weight, arena, slot, out=merged).T, out=y)
+        torch.mm(x, merge_weight(weight, arena, slot).T, out=y)
     elif config.method == "warpgroups" and M:
-        partial = None if scratch is None else _room(scratch, partial_bytes(M, N, config) // 4, torch.float32)
-        warpgroup_matmul(y, x, weight, arena, slot, config=config, sums=partial)
+        warpgroup_matmul(y, x, weight, arena, slot, config=config)
     elif M:
         _multiply_registers(y, x, weight, arena, slot, config, not interpreting() if inline_asm is None else inline_asm)
     return y
 
 
-def scratch_bytes(weight: torch.Tensor, arena: DeltaArena | SparseArena, *, rows: int) -> int:
-    """Bytes of `scratch` that calls of up to `rows` tokens need at most, by the tuned configurations.
-
-    Args:
-        weight: the base, whose dtype the activations share.
-    """
-    most = 0
-    for M in range(1, rows + 1):
-        config = _config(weight, weight, arena, M, None)
-        merged = arena.N * arena.K * weight.element_size() if config.method == "merged" else 0
-        most = max(most, merged, partial_bytes(M, arena.N, config) if config.method == "warpgroups" else 0)
-    return most
-
-
 def _config(
-    x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena | SparseArena, rows: int, out: torch.Tensor | None
+    x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena | SparseArena, out: torch.Tensor | None
 ) -> FusedMatmulConfig:
     """What was measured nearest; of signed positions `W + D_hat` is written out, for as long as no kernel forms it."""
     if isinstance(arena, SparseArena):
         return FusedMatmulConfig(method="merged")
     return fused_config(
-        device_name(x.device), rows=max(1, rows), N=arena.N, K=arena.K, group_rows=arena.group_rows,
+        device_name(x.device), rows=max(1, x.shape[0]), N=arena.N, K=arena.K, group_rows=arena.group_rows,
         warpgroups=covers(x, weight, arena) and (out is None or _begins_well(out)),
     )  # fmt: skip
 
@@ -274,11 +256,3 @@ def _check_out(y: torch.Tensor, x: torch.Tensor, N: int, config: FusedMatmulConf
 def _begins_well(out: torch.Tensor) -> bool:
     """Whether the copy engine can write rows of `out`."""
     return out.data_ptr() % 16 == 0 and out.stride(0) * out.element_size() % 16 == 0
-
-
-def _room(scratch: torch.Tensor, elements: int, dtype: torch.dtype) -> torch.Tensor:
-    """The beginning of `scratch` as `elements` of `dtype`."""
-    size = elements * dtype.itemsize
-    if scratch.dtype != torch.uint8 or not scratch.is_contiguous() or scratch.numel() < size:
-        raise UnsupportedShapeError(f"scratch must be {size} bytes in a row, got {scratch.numel()} {scratch.dtype}")
-    return scratch.view(-1)[:size].view(dtype)

@@ -27,7 +27,7 @@ from meswitch_kernels.launch import jit, tl, triton
 from meswitch_kernels.levels import warpgroup_asm
 from meswitch_kernels.tiling import FusedMatmulConfig
 
-__all__ = ["covers", "partial_bytes", "warpgroup_matmul"]
+__all__ = ["covers", "warpgroup_matmul"]
 
 _SALIENT = 16
 """Salient channels that one product of the tensor cores takes."""
@@ -330,7 +330,6 @@ def warpgroup_matmul(
     slot: int | torch.Tensor,
     *,
     config: FusedMatmulConfig,
-    sums: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`y` `[M, N]` itself, with `x @ (weight + D_hat[slot]).T` written to it; `covers` says for which arguments.
 
@@ -342,12 +341,10 @@ def warpgroup_matmul(
         weight: the base, `[N, K]`.
         slot: the expert, from 0, or where the device finds it.
         config: tile sizes.
-        sums: room for `partial_bytes`, `[parts, M, N]` float32; by default allocated.
     """
     M, N, S = x.shape[0], arena.N, arena.salient
     BM, BN, parts = config.BM, config.BN, config.parts
-    if sums is None:
-        sums = torch.empty(parts if parts > 1 else 0, M, N, dtype=torch.float32, device=x.device)
+    sums = torch.empty(parts if parts > 1 else 0, M, N, dtype=torch.float32, device=x.device)
     asm, fma = warpgroup_asm(arena.bits, x.dtype)
     layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     work = -(-M // BM) * -(-N // BN) * parts
@@ -377,8 +374,3 @@ def covers(x: torch.Tensor, weight: torch.Tensor, arena: DeltaArena) -> bool:
         and arena.salient <= _SALIENT
         and all(offset % 16 == 0 for offset in begins)
     )
-
-
-def partial_bytes(M: int, N: int, config: FusedMatmulConfig) -> int:
-    """Bytes of the partial sums of M rows of activations and N output channels."""
-    return 4 * config.parts * M * N if config.parts > 1 else 0

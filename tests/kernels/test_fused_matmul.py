@@ -29,7 +29,7 @@ def test_half_precision_is_within_the_rounding_of_a_merged_weight(make_arena, re
 
 
 @pytest.mark.parametrize("method", ["registers", "merged"])
-def test_out_and_scratch_are_written_and_nothing_else(make_arena, relative_error, device, method):
+def test_out_is_written_and_nothing_else(make_arena, relative_error, device, method):
     from meswitch_kernels.fused_matmul import fused_matmul
     from meswitch_kernels.reference import fused_matmul_ref
     from meswitch_kernels.tiling import FusedMatmulConfig
@@ -37,15 +37,12 @@ def test_out_and_scratch_are_written_and_nothing_else(make_arena, relative_error
     arena = make_arena(2, 64, 192, 8, 2)
     x, weight = torch.randn(7, 192, device=device), torch.randn(64, 192, device=device)
     out = torch.full((8, 96), float("nan"), device=device)
-    scratch = torch.zeros(64 * 192 * 4 + 8, dtype=torch.uint8, device=device)
     config = FusedMatmulConfig(**SMALL, method=method)
-    got = fused_matmul(x, weight, arena, 1, out=out[:7, :64], scratch=scratch, config=config)
+    got = fused_matmul(x, weight, arena, 1, out=out[:7, :64], config=config)
     assert got.data_ptr() == out.data_ptr()
     assert relative_error(out[:7, :64], fused_matmul_ref(x, weight, arena, 1)) < 1e-6
     assert out[7].isnan().all()
     assert out[:, 64:].isnan().all()
-    assert not scratch[-8:].any()
-    assert bool(scratch[:-8].any()) == (method == "merged")
     base = fused_matmul(x, weight, arena, -1, out=out[:7, :64])
     assert relative_error(base, x @ weight.T) < 1e-6
 
@@ -76,15 +73,6 @@ def test_a_slot_of_another_type_is_refused(make_arena, device):
         fused_matmul(x, weight, arena, torch.zeros(3, dtype=torch.int64, device=device))
 
 
-def test_no_scratch_is_planned_where_nothing_is_merged(make_arena, device):
-    from meswitch_kernels.fused_matmul import scratch_bytes
-
-    weight = torch.zeros(64, 192, device=device)
-    assert scratch_bytes(weight, make_arena(1, 64, 192, 0, 2), rows=8) in (0, weight.nbytes)
-    if device == "cpu":
-        assert scratch_bytes(weight, make_arena(1, 64, 192, 0, 2), rows=300) == 0
-
-
 def test_slot_minus_one_is_the_base(make_arena, device):
     from meswitch_kernels.fused_matmul import fused_matmul
 
@@ -106,12 +94,10 @@ def test_arguments_that_do_not_fit_together_are_refused(make_arena, device):
         fused_matmul(x, weight, arena, 1)
     with pytest.raises(UnsupportedShapeError, match="multiples of 16 bytes"):
         fused_matmul(x, weight, arena, 0)
-    arena, short = make_arena(1, 32, 64, 0, 2), torch.zeros(8191, dtype=torch.uint8, device=device)
+    arena = make_arena(1, 32, 64, 0, 2)
     x, weight = torch.zeros(3, 64, device=device), torch.zeros(32, 64, device=device)
     with pytest.raises(UnsupportedShapeError, match=r"out must be \[3, 32\]"):
         fused_matmul(x, weight, arena, -1, out=torch.zeros(3, 31, device=device))
-    with pytest.raises(UnsupportedShapeError, match="scratch must be 8192 bytes"):
-        fused_matmul(x, weight, arena, 0, scratch=short, config=FusedMatmulConfig(method="merged"))
     with pytest.raises(UnsupportedShapeError, match="warpgroups multiply float16 or bfloat16"):
         fused_matmul(x, weight, arena, 0, config=FusedMatmulConfig(method="warpgroups", BN=32))
 

@@ -59,11 +59,3 @@ def test_no_warpgroups_without_a_gpu(make_arena):
     x, weight = torch.zeros(2, 256, dtype=torch.float16), torch.zeros(128, 256, dtype=torch.float16)
     if not torch.cuda.is_available():
         assert not covers(x, weight, make_arena(1, 128, 256, 8, 2))
-
-
-def test_partial_sums_take_four_bytes_an_output_and_part():
-    from meswitch_kernels.tiling import FusedMatmulConfig
-    from meswitch_kernels.warpgroup_matmul import partial_bytes
-
-    assert partial_bytes(3, 8, FusedMatmulConfig(method="warpgroups", parts=4)) == 4 * 3 * 8 * 4
-    assert partial_bytes(3, 8, FusedMatmulConfig(method="warpgroups")) == 0
