@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "check_runs_dir",
     "find_run",
     "new_run_id",
+    "parse_whole_lines",
     "read_json",
     "read_lines",
     "to_json_object",
@@ -208,6 +209,19 @@ def read_lines(path: Path) -> list[bytes]:
         return gzip.decompress(path.read_bytes()).splitlines()
     except (OSError, EOFError, zlib.error) as error:
         raise RunFormatError(f"{path}: cannot be read: {error}") from error
+
+
+def parse_whole_lines(adapter: TypeAdapter[T], content: bytes, path: Path) -> Iterator[T]:
+    """The values in `content` of a file that grows by lines; what follows its last line break is empty, or torn.
+
+    Raises:
+        RunFormatError: a line is damaged: `path` is the file that it is said of.
+    """
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            yield adapter.validate_json(line)
+        except ValidationError as error:
+            raise RunFormatError(f"{path}, line {number}: {error.errors()[0]['msg']}") from error
 
 
 def read_json(adapter: TypeAdapter[T], path: Path, *, schema: str) -> T:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from harness.errors import RunFormatError, UsageError
-from harness.results import write_atomic
+from harness.errors import UsageError
+from harness.results import parse_whole_lines, write_atomic
 from workloads.sandbox import Outcome
 
 __all__ = ["ProgramRecord", "append_programs", "keep_programs", "read_programs"]
@@ -83,14 +83,7 @@ def read_programs(output: Path) -> list[ProgramRecord]:
 def _read(path: Path) -> list[ProgramRecord]:
     if not path.is_file():
         return []
-    found = []
-    # what follows the last line break is empty, or torn
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            found.append(_RECORD.validate_json(line))
-        except ValidationError as error:
-            raise RunFormatError(f"{path}, line {number}: {error.errors()[0]['msg']}") from error
-    return found
+    return list(parse_whole_lines(_RECORD, path.read_bytes(), path))
 
 
 def _write(path: Path, records: Iterable[ProgramRecord] | Sequence[ProgramRecord]) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from harness.errors import RunFormatError, UsageError
+from harness.results import parse_whole_lines, write_atomic
 
 __all__ = ["Record", "append_record", "keep_records", "pack_records", "read_file", "read_records", "record_path"]
 
@@ -101,14 +102,7 @@ def read_file(path: Path) -> list[Record]:
             content = gzip.decompress(place.read_bytes()) if place is packed else place.read_bytes()
         except (OSError, EOFError) as error:
             raise RunFormatError(f"{place}: not a file of records: {error}") from error
-        lines = content.split(b"\n")
-        # what follows the last line break is empty, or torn
-        for number, line in enumerate(lines[:-1], start=1):
-            try:
-                record = _RECORD.validate_json(line)
-            except ValidationError as error:
-                raise RunFormatError(f"{place}, line {number}: {error.errors()[0]['msg']}") from error
-            found[record.key] = record
+        found |= {record.key: record for record in parse_whole_lines(_RECORD, content, place)}
     return list(found.values())
 
 
@@ -140,8 +134,6 @@ def read_records(output: Path) -> list[Record]:
 
 def pack_records(output: Path, experts: Iterable[tuple[str, int]]) -> None:
     """Compress the files of these experts. The same records give the same bytes."""
-    from harness.results import write_atomic
-
     for task, seed in experts:
         path = record_path(output, task, seed)
         if not path.is_file():

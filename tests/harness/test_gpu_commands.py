@@ -63,17 +63,8 @@ def test_prompts_by_graphs_and_launched_by_themselves_choose_the_same_token_and_
 @pytest.mark.alone
 def test_the_drivers_count_lies_between_what_is_held_and_what_was_planned(small_model: Path, tmp_path: Path) -> None:
     table = tmp_path / "memory.json"
-    command = [
-        "memory",
-        "--family",
-        str(small_model),
-        "--experts",
-        "3",
-        "--memory-budget",
-        "3GiB",
-        "--kv-tokens",
-        "1024",
-    ]
+    command = ["memory", "--family", str(small_model), "--experts", "3", "--memory-budget", "3GiB"]
+    command += ["--kv-tokens", "1024"]
     assert run_command([*command, "--max-rows", "4", "--table", str(table)]) == 0
     (row,) = json.loads(table.read_text())
     assert row["experts"] == 3

@@ -1,10 +1,21 @@
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from harness.errors import RunFormatError, UsageError
-from harness.results import Manifest, RunDirectory, check_runs_dir, find_run, new_run_id, to_json_value, write_atomic
+from harness.results import (
+    Manifest,
+    RunDirectory,
+    check_runs_dir,
+    find_run,
+    new_run_id,
+    parse_whole_lines,
+    to_json_value,
+    write_atomic,
+)
 from harness.sizes import format_bytes, parse_bytes
 from harness.summary import read_summary
 from meswitch.config import SchedulerConfig
@@ -120,3 +131,11 @@ def test_a_place_where_runs_cannot_be_kept_is_refused_and_nothing_is_made(tmp_pa
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"must be a directory that can be written to, and .+/file is not"):
         check_runs_dir(tmp_path / "file" / "runs")
+
+
+def test_of_a_file_that_grows_a_torn_last_line_is_left_out_and_a_damaged_one_before_it_is_named():
+    numbers = TypeAdapter(int)
+    assert list(parse_whole_lines(numbers, b"1\n2\n3", Path("x"))) == [1, 2]
+    assert list(parse_whole_lines(numbers, b"", Path("x"))) == []
+    with pytest.raises(RunFormatError, match="x, line 2: Input should be a valid integer"):
+        list(parse_whole_lines(numbers, b"1\nnull\n3\n", Path("x")))

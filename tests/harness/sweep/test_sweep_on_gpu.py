@@ -15,17 +15,8 @@ def test_a_second_engine_finds_the_process_and_its_pinned_images_and_no_memory_o
     small_model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "sweep"
-    command = [
-        "sweep",
-        "--out",
-        str(out),
-        "--preset",
-        "headline",
-        "--family",
-        str(small_model.parent),
-        "--experts",
-        "2,4",
-    ]
+    command = ["sweep", "--out", str(out), "--preset", "headline", "--family", str(small_model.parent)]
+    command += ["--experts", "2,4"]
     command += ["--popularity", "uniform", "--memory-budget", "4GiB", "--in-flight", "4", "--host-budget", "64MiB"]
     command += ["--arms", "meswitch,all-resident", "--prompt-tokens", "64", "--output-tokens", "8"]
     assert run_command([*command, "--seconds-per-cell", "0.5", "--no-report", "--commit", "test"]) == 0
