@@ -1,17 +1,51 @@
 """What the tables of rows that were measured on a GPU have in common: how rows are told apart, resumed and recorded."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
+from harness.cuda_timing import BlockTimer
 from harness.flat_table import Configuration
-from harness.results import to_json_value
+from harness.results import to_json_object, to_json_value
 from harness.shapes import whole_spec
 from harness.telemetry import GpuMonitor
 
-__all__ = ["gpu_configuration", "incomplete_groups", "raw_header", "take_turns"]
+__all__ = ["GpuInputs", "gpu_configuration", "incomplete_groups", "take_turns"]
 
 Case = TypeVar("Case", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuInputs:
+    """What every table of a GPU's rows is measured with.
+
+    Attributes:
+        family: its name, as rows show it.
+        codec: of the linears, with all options.
+        time_block: times what is launched a number of times.
+        gpu: whose clocks go into the raw records.
+        provenance: goes into each of them, too.
+    """
+
+    family: str
+    codec: str
+    time_block: BlockTimer
+    gpu: GpuMonitor
+    provenance: Mapping[str, object]
+
+    def raw_header(self, options: object, cases: Sequence[object], *, before: object) -> dict[str, object]:
+        """How a raw record begins: where, with what, and what the GPU's clocks were `before` and are now.
+
+        Args:
+            options: of the measurement; its `cases` are those of the record alone.
+        """
+        return {
+            "provenance": self.provenance,
+            "options": {**to_json_object(options), "cases": to_json_value(list(cases))},
+            "gpu_state_before": to_json_value(before),
+            "gpu_state_after": to_json_value(self.gpu.state()),
+        }
 
 
 def gpu_configuration(
@@ -52,15 +86,3 @@ def take_turns(measures: Sequence[Callable[[], None]], repeats: int) -> None:
     for repeat in range(repeats):
         for measure in measures if repeat % 2 == 0 else tuple(reversed(measures)):
             measure()
-
-
-def raw_header(
-    gpu: GpuMonitor, *, provenance: Mapping[str, object], options: Mapping[str, object], before: object
-) -> dict[str, object]:
-    """How a raw record begins: where, with what, and what the GPU's clocks were `before` and are now."""
-    return {
-        "provenance": provenance,
-        "options": to_json_value(options),
-        "gpu_state_before": to_json_value(before),
-        "gpu_state_after": to_json_value(gpu.state()),
-    }

@@ -13,9 +13,9 @@ from harness.decode.floor import step_read_bytes, whole_models_read_bytes
 from harness.decode.options import DecodeOptions
 from harness.decode.rig import Rig
 from harness.flat_table import Configuration, FlatRow, FlatTable
-from harness.gpu_rows import gpu_configuration, incomplete_groups, raw_header, take_turns
+from harness.gpu_rows import GpuInputs, gpu_configuration, incomplete_groups, take_turns
 from harness.random_model import Layouts
-from harness.telemetry import GpuMonitor, card_name
+from harness.telemetry import card_name
 
 __all__ = [
     "COLUMNS",
@@ -37,28 +37,18 @@ KEY = ("family", "codec", "B", "E", "context")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeasureInputs:
+class MeasureInputs(GpuInputs):
     """What a measurement is made of.
 
     Attributes:
-        family: its name, as rows show it.
-        codec: of the linears, with all options.
         options: what to measure.
         layouts: of base and experts.
         read_bandwidth: bytes per second, measured in this run.
-        time_block: times a number of steps.
-        gpu: whose clocks go into the raw records.
-        provenance: goes into each of them, too.
     """
 
-    family: str
-    codec: str
     options: DecodeOptions
     layouts: Layouts
     read_bandwidth: float
-    time_block: BlockTimer
-    gpu: GpuMonitor
-    provenance: Mapping[str, object]
 
 
 def row_key(case: DecodeCase, *, family: str, codec: str) -> dict[str, str | int | None]:
@@ -156,12 +146,7 @@ def _raw(
 ) -> dict[str, object]:
     whole = inputs.layouts.whole
     return {
-        **raw_header(
-            inputs.gpu,
-            provenance=inputs.provenance,
-            options={**asdict(inputs.options), "cases": [asdict(case) for case in group]},
-            before=before,
-        ),
+        **inputs.raw_header(inputs.options, group, before=before),
         "read_bandwidth_bytes_per_s": inputs.read_bandwidth,
         "cases": [
             {

@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.cuda_timing import BlockTimer
 from harness.flat_table import Configuration, FlatRow, FlatTable
-from harness.gpu_rows import gpu_configuration, incomplete_groups, raw_header, take_turns
+from harness.gpu_rows import GpuInputs, gpu_configuration, incomplete_groups, take_turns
 from harness.prefill.case import PrefillCase
 from harness.prefill.options import PrefillOptions
 from harness.prefill.rig import Rig
 from harness.prefill.timing import PromptTimes
-from harness.telemetry import GpuMonitor, card_name
+from harness.telemetry import card_name
 
 __all__ = ["COLUMNS", "KEY", "MeasureInputs", "measure_prefill", "missing_groups", "prefill_table"]
 
@@ -31,24 +30,10 @@ DECIDING = ("dtype", "repeats", "chunk_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeasureInputs:
-    """What a measurement is made of.
+class MeasureInputs(GpuInputs):
+    """What a measurement is made of: `options` say what to measure; `time_block` times the base's products."""
 
-    Attributes:
-        family: its name, as rows show it.
-        codec: of the linears, with all options.
-        options: what to measure.
-        time_block: times the base's products.
-        gpu: whose clocks go into the raw records.
-        provenance: goes into each of them, too.
-    """
-
-    family: str
-    codec: str
     options: PrefillOptions
-    time_block: BlockTimer
-    gpu: GpuMonitor
-    provenance: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +124,7 @@ def _row(case: PrefillCase, samples: _Samples, inputs: MeasureInputs) -> FlatRow
 
 def _raw(group: Sequence[PrefillCase], samples: _Samples, inputs: MeasureInputs, before: object) -> dict[str, object]:
     return {
-        **raw_header(
-            inputs.gpu,
-            provenance=inputs.provenance,
-            options={**asdict(inputs.options), "cases": [asdict(case) for case in group]},
-            before=before,
-        ),
+        **inputs.raw_header(inputs.options, group, before=before),
         "base_products_ms": samples.products,
         "cases": [
             {

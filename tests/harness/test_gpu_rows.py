@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from harness.gpu_rows import gpu_configuration, incomplete_groups, raw_header, take_turns
+from harness.gpu_rows import GpuInputs, gpu_configuration, incomplete_groups, take_turns
 from harness.telemetry import NullGpu
 
 OPTIONS = {
@@ -52,10 +52,13 @@ def test_the_base_alone_reads_no_tables_and_without_a_card_any_counts() -> None:
 
 
 def test_a_record_begins_with_where_and_how_it_was_measured() -> None:
-    header = raw_header(NullGpu("none"), provenance={"gpu": "x"}, options={"repeats": 3}, before=None)
+    inputs = GpuInputs(
+        family="f", codec="rtn", time_block=lambda launch, count: 1.0, gpu=NullGpu("none"), provenance={"gpu": "x"}
+    )
+    header = inputs.raw_header({"repeats": 3, "cases": [1, 2]}, [2], before=None)
     assert header == {
         "provenance": {"gpu": "x"},
-        "options": {"repeats": 3},
+        "options": {"repeats": 3, "cases": [2]},
         "gpu_state_before": None,
         "gpu_state_after": None,
     }
