@@ -16,7 +16,11 @@ def read_texts(file: Path) -> tuple[str, ...]:
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
+    except FileNotFoundError as cause:
+        raise CheckpointError(f"the calibration file {file} cannot be read: no such file") from cause
+    except OSError as cause:
+        raise CheckpointError(f"the calibration file {file} cannot be read: {cause.strerror or cause}") from cause
+    except UnicodeDecodeError as cause:
         raise CheckpointError(f"the calibration file {file} cannot be read as UTF-8 text: {cause}") from cause
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:

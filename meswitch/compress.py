@@ -15,12 +15,13 @@ from blake3 import blake3
 from meswitch.ahead import torch_threads, work_ahead
 from meswitch.allocation.expert import allocate_expert
 from meswitch.architecture import ParameterKind
+from meswitch.calibration_file import read_texts
 from meswitch.calibration_stream import CalibrationStream, InputStatistics, compress_delta
 from meswitch.checkpoint import CONFIG_FILE
 from meswitch.codecs import Codec, format_spec, parse_codec, takes_second_moment
 from meswitch.compress_config import CompressConfig, torch_device
 from meswitch.description import describe_expert
-from meswitch.errors import ExpertNameError
+from meswitch.errors import CheckpointError, ExpertNameError
 from meswitch.expert_source import ExpertSource
 from meswitch.format.manifest import MANIFEST_FILE, AllocationRecord, Manifest
 from meswitch.format.staging import recover, remove_directory, staged, storage_errors
@@ -59,7 +60,7 @@ def compress_expert(
             another; `workers_read` and `workers_compress` are sums over threads that work meanwhile.
 
     Raises:
-        CheckpointError: base or expert cannot be used, or the expert does not descend from the base.
+        CheckpointError: base, expert or texts cannot be used, or the expert does not descend from the base or is it.
         DeltaError: a codec spec or a budget is wrong.
         CapacityError: nothing fits the budget.
         ExpertNameError: the name is not allowed, or the output exists.
@@ -70,6 +71,7 @@ def compress_expert(
     codecs = _parse_codecs(config)
     device = torch_device(config.device)
     _check_output(config)
+    _check_inputs(config)
     with phases.of("identify"):
         pair = _open_and_identify(config, report)
     plan = pair.plan(codecs)
@@ -98,7 +100,11 @@ def _open_and_identify(config: CompressConfig, report: Report) -> Pair:
 
     pair = open_pair(config.base, config.expert, on_bytes=count)
     total = pair.base.nbytes + pair.expert.nbytes
-    pair.identities()
+    base, expert = pair.identities()
+    if base == expert:
+        raise CheckpointError(
+            f"the expert holds the same weights as the base: give the fine-tune's directory, got {config.expert}"
+        )
     return pair
 
 
@@ -163,6 +169,15 @@ def _check_output(config: CompressConfig) -> None:
         raise ExpertNameError(f"the output must be a new directory or a delta, got {output}, which is neither")
     if not config.replace:
         raise ExpertNameError(f"expert {output.name} exists at {output}; remove it, replace it or choose another name")
+
+
+def _check_inputs(config: CompressConfig) -> None:
+    """Refuse what is not there before the minutes that reading all weights takes."""
+    for option, root in (("--base", config.base), ("--expert", config.expert)):
+        if not root.is_dir():
+            raise CheckpointError(f"{option} must be a directory on this machine, got {root}")
+    if config.calibration is not None:
+        read_texts(config.calibration)
 
 
 def _open_calibration(

@@ -8,7 +8,7 @@ import torch
 from meswitch.allocation.budget import parse_budget
 from meswitch.allocation.evolution import EvolutionConfig
 from meswitch.allocation.search import Searched, search_linears
-from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, choices_of
+from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, choices_of, codec_bytes
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream
 from meswitch.codecs import format_spec, parse_codec, takes_second_moment
@@ -51,6 +51,7 @@ def allocate_expert(
         config.allocate,
         linear_weights=sum(prod(p.spec.shape) for p in linears),
         other_bytes=sum(p.nbytes for p in plan if p.kind is not ParameterKind.LINEAR),
+        least_bytes=sum(min(codec_bytes(codec, p) for codec in candidates) for p in linears),
     )
     calibration = None
     if config.calibration is not None:

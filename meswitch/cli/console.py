@@ -8,12 +8,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 __all__ = ["format_bytes", "progress_bar", "stdout"]
 
+WIDEST = 10_000
+"""Columns, more than any table has."""
+
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def stdout() -> Console:
-    """Where results go."""
-    return Console(highlight=False)
+    """Where results go; as wide as they are where that is no terminal, so that files and pipes get them whole."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDEST)
 
 
 def format_bytes(count: int) -> str:

@@ -78,7 +78,7 @@ def _byte_table(manifest: "Manifest") -> "Table":
     from rich.table import Table
 
     from meswitch.cli.console import format_bytes
-    from meswitch.codecs import short_spec
+    from meswitch.codecs import shown_spec
 
     counts = manifest.nbytes
     table = Table("group", "codec", "bytes", "bits per weight", "delta / base")
@@ -93,7 +93,7 @@ def _byte_table(manifest: "Manifest") -> "Table":
         bits = f"{manifest.bits_per_weight['linears']:.3f}" if group == "linear" else ""
         norm = manifest.relative_delta_norm.get(group)
         shown = "" if norm is None else f"{norm:.4f}"
-        table.add_row(group, short_spec(manifest.codecs[group].spec), format_bytes(nbytes), bits, shown)
+        table.add_row(group, shown_spec(manifest.codecs[group].spec), format_bytes(nbytes), bits, shown)
     table.add_row("norms, biases", "exact", format_bytes(counts.exact))
     if counts.added_rows:
         table.add_row("added rows", "exact", format_bytes(counts.added_rows))

@@ -19,7 +19,7 @@ def list_command(
     from rich.table import Table
 
     from meswitch.cli.console import format_bytes, stdout
-    from meswitch.codecs import short_spec
+    from meswitch.codecs import shown_spec
     from meswitch.home import experts_dir
     from meswitch.library import list_experts
 
@@ -37,7 +37,7 @@ def list_command(
             table.add_row(entry.name, "damaged: try meswitch verify", "", "", "", "")
             continue
         manifest = entry.delta.manifest
-        codec = short_spec(manifest.codecs["linear"].spec)
+        codec = shown_spec(manifest.codecs["linear"].spec)
         sizes = (format_bytes(manifest.nbytes.linears), format_bytes(manifest.nbytes.whole))
         table.add_row(entry.name, manifest.base.name, codec, *sizes, manifest.created)
     stdout().print(table)

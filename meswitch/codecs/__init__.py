@@ -14,7 +14,7 @@ from meswitch.codecs.base import (
 from meswitch.codecs.gain import scale_delta
 from meswitch.codecs.nested import first_plane
 from meswitch.codecs.options import format_spec
-from meswitch.codecs.registry import codec_names, decompress, get_codec, parse_codec, short_spec
+from meswitch.codecs.registry import codec_names, decompress, get_codec, parse_codec, short_spec, shown_spec
 
 __all__ = [
     "Codec",
@@ -30,5 +30,6 @@ __all__ = [
     "parse_codec",
     "scale_delta",
     "short_spec",
+    "shown_spec",
     "takes_second_moment",
 ]

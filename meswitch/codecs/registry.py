@@ -5,7 +5,7 @@ methods of `Codec`; its fields are the options, each with a default. Built-in na
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
@@ -26,9 +26,12 @@ from meswitch.codecs.sparse_sign import SparseSign
 from meswitch.codecs.ternary import Ternary
 from meswitch.errors import CodecOptionError, UnknownCodecError
 
-__all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse_codec", "short_spec"]
+__all__ = ["ENTRY_POINT_GROUP", "codec_names", "decompress", "get_codec", "parse_codec", "short_spec", "shown_spec"]
 
 ENTRY_POINT_GROUP = "meswitch.codecs"
+
+ALWAYS_NAMED = frozenset({"bits", "channels", "density", "drop", "group", "rank", "step"})
+"""Options that are named at their defaults too, unless that is none: what a codec keeps, and how its step is fitted."""
 
 _BUILT_IN: Mapping[str, type[Any]] = {
     codec.name: codec
@@ -68,12 +71,16 @@ def short_spec(spec: str) -> str:
 
     The spec of a codec that is not installed, or has other options now, stays as it is.
     """
-    try:
-        codec = parse_codec(spec)
-    except (UnknownCodecError, CodecOptionError):
-        return spec
-    defaults = type(codec)().options
-    return format_spec(codec.name, {k: v for k, v in codec.options.items() if defaults.get(k) != v})
+    return _without_defaults(spec, keep=frozenset())
+
+
+def shown_spec(spec: str) -> str:
+    """`spec` as people write it, such as `salient:bits=2,channels=8,step=unbiased`; it parses to the same codec.
+
+    Options at their default are left out, but for those that say what the codec keeps and how its step is fitted.
+    The spec of a codec that is not installed, or has other options now, stays as it is.
+    """
+    return _without_defaults(spec, keep=ALWAYS_NAMED)
 
 
 def decompress(compressed: CompressedDelta) -> torch.Tensor:
@@ -85,6 +92,17 @@ def decompress(compressed: CompressedDelta) -> torch.Tensor:
         DeltaFormatError: if its tensors are not the ones that the codec stores.
     """
     return get_codec(compressed.codec, compressed.options).decompress(compressed)
+
+
+def _without_defaults(spec: str, *, keep: Collection[str]) -> str:
+    """`spec` without options at their default, those of `keep` excepted where they are not 0."""
+    try:
+        codec = parse_codec(spec)
+    except (UnknownCodecError, CodecOptionError):
+        return spec
+    defaults = type(codec)().options
+    named = {k: v for k, v in codec.options.items() if defaults.get(k) != v or (k in keep and v)}
+    return format_spec(codec.name, named)
 
 
 def _codec_class(name: str) -> type[Any]:

@@ -211,8 +211,8 @@ def decode_manifest(content: bytes, path: Path) -> Manifest:
     try:
         body = json.loads(content)
         found, version = body.pop("blake3", None), body.get("schema_version")
-    except (ValueError, AttributeError) as cause:
-        raise DeltaFormatError(f"{path} is damaged: it is not a JSON object") from cause
+    except (ValueError, AttributeError, TypeError) as cause:
+        raise DeltaFormatError(f"{path} is damaged: it is not a JSON object; remove it and compress again") from cause
     if version != SCHEMA:
         raise DeltaFormatError(
             f"{path} must have schema_version {SCHEMA!r}, got {version!r}; compress the expert again"

@@ -61,8 +61,13 @@ def test_malformed_file_is_refused_by_line(name: str, content: str, message: str
 
 
 def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"none\.txt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"none\.txt cannot be read: no such file$"):
         read_texts(tmp_path / "none.txt")
+    with pytest.raises(CheckpointError, match=r"cannot be read: Is a directory$"):
+        read_texts(tmp_path)
+    (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"cannot be read as UTF-8 text: 'utf-8' codec"):
+        read_texts(tmp_path / "latin.txt")
 
 
 def test_statistics_are_those_of_the_expert_and_not_of_the_base(models: tuple[Path, Path], tmp_path: Path) -> None:

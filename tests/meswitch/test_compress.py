@@ -1,11 +1,13 @@
 """Compression from real checkpoints: what comes out, what is refused, what is held in memory."""
 
+import re
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from meswitch import compress
 from meswitch.checkpoint import Checkpoint
@@ -243,11 +245,29 @@ def test_unrelated_model_is_refused_unless_forced(base: Path, tmp_path: Path) ->
     assert manifest.relative_delta_norm["linear"] > 1
 
 
-def test_expert_that_is_the_base_itself_is_an_empty_delta(base: Path, tmp_path: Path) -> None:
-    compressed(base, base, tmp_path / "delta")
-    merge(base, tmp_path / "delta", tmp_path / "merged")
-    merged, ours = tensors_of(tmp_path / "merged"), tensors_of(base)
-    assert all(torch.equal(merged[name], ours[name]) for name in ours)
+@pytest.mark.parametrize("force", [False, True])
+def test_expert_with_the_weights_of_the_base_is_refused(base: Path, tmp_path: Path, force: bool) -> None:
+    # the same tensors, in other files
+    copy = tmp_path / "copy"
+    AutoModelForCausalLM.from_pretrained(base).save_pretrained(copy, max_shard_size="20KB")
+    for expert in (base, copy):
+        with pytest.raises(CheckpointError, match=rf"the same weights as the base: .* got {re.escape(str(expert))}$"):
+            compressed(base, expert, tmp_path / "delta", force=force)
+    assert [p.name for p in tmp_path.iterdir()] == ["copy"]
+
+
+def test_what_is_not_there_is_named_before_any_weight_is_read(
+    base: Path, expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compress, "open_pair", lambda *_, **__: pytest.fail("a checkpoint was opened"))
+    nowhere = tmp_path / "nope"
+    with pytest.raises(CheckpointError, match=r"^--base must be a directory on this machine, got .*nope$"):
+        compressed(nowhere, expert, tmp_path / "delta")
+    with pytest.raises(CheckpointError, match=r"^--expert must be a directory on this machine, got .*nope$"):
+        compressed(base, nowhere, tmp_path / "delta")
+    with pytest.raises(CheckpointError, match=r"nope cannot be read: no such file$"):
+        compressed(base, expert, tmp_path / "delta", calibration=nowhere)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

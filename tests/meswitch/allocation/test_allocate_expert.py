@@ -1,6 +1,7 @@
 """An expert whose linears have codecs of their own: within the budget, weighed by hand, read and merged like any."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,38 @@ def test_budgets_that_mean_nothing_are_refused() -> None:
     for text in ("much", "2 foo", "-3bits", ""):
         with pytest.raises(CodecOptionError, match=r"must look like 2\.25bits or 1\.2GB"):
             parse_budget(text, linear_weights=1000, other_bytes=100)
-    with pytest.raises(CapacityError, match="above the 100 bytes"):
+    with pytest.raises(CapacityError, match=r"at least 101 .* and 100 bytes of embedding, head and exact parameters"):
         parse_budget("100", linear_weights=1000, other_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("text", "least"),
+    [
+        # 1000 weights in 251 bytes: 2.008 bits each; 100 bytes more in all
+        ("0.01bits", "2.008bits"),
+        ("2bit", "2.008bit"),
+        ("300", "351"),
+        # 351 / 1024 is 0.34277
+        ("0.1KiB", "0.3428KiB"),
+        ("0.2kB", "0.351kB"),
+    ],
+)
+def test_a_budget_that_is_too_small_is_told_the_least_in_its_own_unit(text: str, least: str) -> None:
+    sizes = {"linear_weights": 1000, "other_bytes": 100, "least_bytes": 251}
+    with pytest.raises(CapacityError, match=rf"must be at least {re.escape(least)} \(251 bytes .*, got {text}$"):
+        parse_budget(text, **sizes)
+    assert parse_budget(least, **sizes) >= 251
+
+
+@pytest.mark.parametrize("weights", [1, 3, 7, 999, 114_688, 6_979_321_856])
+@pytest.mark.parametrize("nbytes", [1, 17, 172_033, 1_767_112_704])
+def test_the_least_budget_that_is_proposed_works(weights: int, nbytes: int) -> None:
+    sizes = {"linear_weights": weights, "other_bytes": 12_345, "least_bytes": nbytes}
+    for unit in ("bits", "b", "kB", "MiB", "GB"):
+        with pytest.raises(CapacityError) as refused:
+            parse_budget(f"0{unit}", **sizes)
+        proposed = str(refused.value).split("at least ")[1].split(" ")[0]
+        assert parse_budget(proposed, **sizes) >= nbytes
 
 
 def test_a_budget_that_nothing_fits_leaves_nothing_behind(models: tuple[Path, Path], tmp_path: Path) -> None:

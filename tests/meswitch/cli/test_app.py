@@ -81,6 +81,18 @@ def test_expert_goes_through_all_commands(
     assert "no experts" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["list"], ["inspect", "an-expert-with-a-name-that-is-rather-long"]])
+def test_a_codec_is_named_whole_and_as_the_documents_name_it_where_stdout_is_no_terminal(
+    command: list[str], models: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert compress(models, "--name", "an-expert-with-a-name-that-is-rather-long") == 0
+    capsys.readouterr()
+    assert run(command) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "salient:" in line)
+    assert "salient:bits=2,channels=8,step=unbiased" in row
+
+
 def test_compress_prints_the_manifest_as_json(models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert compress(models, "--name", "sums", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
@@ -120,9 +132,14 @@ MISTAKES = {
     "option missing": (["compress", "--base", "{base}"], "--expert"),
     "argument missing": (["inspect"], "Missing argument"),
     "wrong choice": (["merge", "math", "--base", "{base}", "--output", "{new}", "--dtype", "int3"], "int3"),
-    "no base": (["compress", "--base", "{new}", "--expert", "{expert}"], "must be a directory"),
+    "no base": (["compress", "--base", "{new}", "--expert", "{expert}"], "--base must be a directory"),
     "hub name": (["compress", "--base", "meta-llama/Llama-2-7b", "--expert", "{expert}"], "on this machine"),
-    "no expert": (["compress", "--base", "{base}", "--expert", "{new}"], "must be a directory"),
+    "no expert": (["compress", "--base", "{base}", "--expert", "{new}"], "--expert must be a directory"),
+    "the base again": (["compress", "--base", "{base}", "--expert", "{base}", "--name", "same"], "the same weights"),
+    "budget below all": (
+        ["compress", "--base", "{base}", "--expert", "{expert}", "--allocate", "1KiB"],
+        "the budget must be at least ",
+    ),
     "reserved name": (["compress", "--base", "{base}", "--expert", "{expert}", "--name", "auto"], "auto"),
     "name with a slash": (["compress", "--base", "{base}", "--expert", "{expert}", "--name", "a/b"], "'a/b'"),
     "name taken": (["compress", "--base", "{base}", "--expert", "{expert}", "--name", "Taken"], "exists"),
@@ -135,7 +152,7 @@ MISTAKES = {
     ),
     "no calibration file": (
         ["compress", "--base", "{base}", "--expert", "{expert}", "--calibration", "{new}"],
-        "cannot be read",
+        "no such file",
     ),
     "wrong parent": (["compress", "--base", "{stranger}", "--expert", "{expert}"], "relative norm"),
     "other shapes": (["compress", "--base", "{larger}", "--expert", "{expert}"], "hidden_size"),
@@ -149,6 +166,7 @@ MISTAKES = {
     "expert unknown": (["inspect", "law"], "'law'"),
     "expert unknown to verify": (["verify", "law"], "'law'"),
     "expert unknown to remove": (["remove", "law", "-y"], "'law'"),
+    "manifest is no object": (["inspect", "{list}"], "not a JSON object; remove it and compress again"),
     "no delta": (["inspect", "{empty}"], "manifest.json"),
     "checkpoint for a delta": (["inspect", "{base}"], "manifest.json"),
     "flipped bit": (["verify", "{flipped}"], "BLAKE3"),
@@ -167,6 +185,9 @@ def scenery(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     places = {"base": base, "expert": expert, "new": root / "new", "empty": root / "empty", "file": root / "file"}
     places["empty"].mkdir()
     places["file"].write_text("a file")
+    places["list"] = root / "list"
+    places["list"].mkdir()
+    (places["list"] / "manifest.json").write_text("[]")
     places["stranger"] = save_model(root / "stranger", tiny_config(num_hidden_layers=1), seed=8)
     places["larger"] = save_model(root / "larger", tiny_config(num_hidden_layers=1, hidden_size=64))
     places["gpt2"] = save_model(root / "gpt2", tiny_config("gpt2", n_embd=32, n_layer=1, n_head=2))

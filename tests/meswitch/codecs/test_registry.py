@@ -14,6 +14,7 @@ from meswitch.codecs import (
     parse_codec,
     registry,
     short_spec,
+    shown_spec,
     takes_second_moment,
 )
 from meswitch.codecs.rtn import Rtn
@@ -133,6 +134,24 @@ def test_a_short_spec_leaves_out_defaults_and_names_the_same_codec(spec, short):
     assert short_spec(spec) == short
 
 
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        ("salient", "salient:bits=2,channels=8,step=unbiased"),
+        ("salient:step=mse,bits=2,seed=0", "salient:bits=2,channels=8,step=mse"),
+        ("salient:bits=1,refit=false", "salient:bits=1,channels=8,step=unbiased,refit=false"),
+        ("bitdelta", "bitdelta"),
+        ("rtn:bits=2", "rtn:bits=2,step=unbiased"),
+        # channels and rank are 0, which is to have none
+        ("sparse-sign", "sparse-sign:group=4,step=unbiased"),
+        ("lowrank", "lowrank:bits=2.0,step=unbiased"),
+    ],
+)
+def test_a_shown_spec_says_what_the_codec_keeps_and_names_the_same_codec(spec, shown):
+    assert shown_spec(spec) == shown
+    assert parse_codec(shown) == parse_codec(spec)
+
+
 @pytest.mark.parametrize("spec", ["of-another-package:depth=3", "rtn:flavour=2"])
 def test_the_spec_of_a_codec_that_is_not_there_stays_as_it_is(spec):
-    assert short_spec(spec) == spec
+    assert short_spec(spec) == shown_spec(spec) == spec
