@@ -17,7 +17,7 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 @app.command("list")
 def list_command() -> None:
-    """List the families that ship with the package, and the shapes."""
+    """List the families that ship with the package, the one that is trained where needed, and the shapes."""
     from rich.table import Table
 
     from meswitch.cli.console import format_bytes, stdout
@@ -27,6 +27,9 @@ def list_command() -> None:
     for name in list_families():
         family = load_family(name)
         table.add_row(name, ", ".join(family.experts), format_bytes(family.nbytes), family.description)
+    table.add_row(
+        "smollm2", "one a task and seed", "", "SmolLM2-135M-Instruct and full fine-tunes of it: trained where needed"
+    )
     for name in list_shape_families():
         table.add_row(name, "any number", "", "shapes only: random weights, for memory and speed on a GPU")
     stdout().print(table)

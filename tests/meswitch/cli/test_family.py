@@ -11,7 +11,9 @@ from meswitch.families.pocket.trainer import TrainConfig
 
 def test_list_shows_the_shipped_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["family", "list"]) == 0
-    assert "pocket" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "pocket" in printed
+    assert "trained where needed" in next(line for line in printed.splitlines() if "smollm2" in line)
 
 
 def test_train_runs_the_recipe_and_the_result_exports(
