@@ -43,6 +43,7 @@ __all__ = [
 
 DEFAULT_CODEC = "salient:bits=2,channels=8,step=unbiased"
 TRAINED_NOTE = "real weights; answers are checked by exact verifiers"
+TOKENS_NOTE = "real weights; prompts are random tokens, answers are not looked at"
 SHAPES_NOTE = "random weights of the right shapes and bytes: memory and speed, and nothing about answers"
 DEFAULT_ARMS = {"cpu": "meswitch,full-swap-disk", "cuda": "meswitch,full-swap-host"}
 
@@ -128,7 +129,7 @@ def plan_run(options: RunOptions, *, gpu: GpuMonitor, report: Callable[[str], No
             provenance=to_json_object(collect_provenance(gpu)),
             config=to_json_object({**asdict(options), "memory_budget_bytes": budget}),
             trace=_describe_trace(trace, path, schedule[-1].due_ns / 1e9),
-            family=describe_family(prepared),
+            family=describe_family(prepared, checks_answers=True),
             router={"mode": engine.router, "model": prepared.router.name if prepared.router else None},
         ),
         schedule=schedule,
@@ -239,14 +240,19 @@ def _describe_trace(trace: Trace, path: Path, duration_s: float) -> dict[str, st
     }
 
 
-def describe_family(prepared: Prepared) -> dict[str, str | int | float | None]:
-    """What a manifest says of a family, as flat values."""
+def describe_family(prepared: Prepared, *, checks_answers: bool) -> dict[str, str | int | float | None]:
+    """What a manifest says of a family, as flat values.
+
+    Args:
+        checks_answers: whether what is measured asks for answers and checks them; else its prompts are random tokens.
+    """
+    trained = TRAINED_NOTE if checks_answers else TOKENS_NOTE
     sizes = prepared.sizes.values()
     experts = len(sizes)
     return {
         "name": prepared.family,
         "kind": "trained" if prepared.has_text else SHAPES_ONLY,
-        "note": TRAINED_NOTE if prepared.has_text else SHAPES_NOTE,
+        "note": trained if prepared.has_text else SHAPES_NOTE,
         "weights_hash": prepared.weights_hash,
         "experts": experts,
         "model_bytes": prepared.model_bytes,

@@ -150,15 +150,18 @@ def new_run_id(now: datetime | None = None) -> str:
     return f"{moment:%Y-%m-%dT%H-%M-%SZ}-{secrets.token_hex(2)}"
 
 
-def check_runs_dir(path: Path) -> None:
-    """Nothing, if runs can be kept in `path`: asked before the minutes that a run takes. Makes nothing.
+def check_runs_dir(path: Path, *, option: str = "--runs-dir") -> None:
+    """Nothing, if results can be kept in `path`: asked before the minutes that a run takes. Makes nothing.
+
+    Args:
+        option: that `path` was given to, for the message.
 
     Raises:
         UsageError: it, or the first of its parents that there is, is a file or may not be written to.
     """
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise UsageError(f"--runs-dir must be a directory that can be written to, and {there} is not")
+        raise UsageError(f"{option} must be a directory that can be written to, and {there} is not")
 
 
 def find_run(name: str, runs_dir: Path) -> RunDirectory:

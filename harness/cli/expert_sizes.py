@@ -4,9 +4,8 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from harness.cli.columns import print_columns
 
 __all__ = ["sizes"]
 
@@ -47,15 +46,15 @@ def sizes(
     if as_json:
         sys.stdout.write(TypeAdapter(list[ExpertSize]).dump_json(rows, indent=1).decode() + "\n")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("linears", "embedding, head", "bits", "expert, GB", *(f"{n} models" for n in counts)):
-        table.add_column(heading, justify="left" if heading in WORDS else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            "the paper's accounting" if row.linear is None else escape(row.linear),
-            "16 bits" if row.tables is None else escape(row.tables),
+    headings = ("linears", "embedding, head", "bits", "expert, GB", *(f"{n} models" for n in counts))
+    shown = [
+        (
+            "the paper's accounting" if row.linear is None else row.linear,
+            "16 bits" if row.tables is None else row.tables,
             f"{row.bits_per_weight:.3f}",
             f"{row.expert_bytes / 1e9:.3f}",
             *(f"{row.ratios[count]:.2f}" for count in counts),
         )
-    Console().print(table)
+        for row in rows
+    ]
+    print_columns(headings, shown, words=WORDS)

@@ -1,8 +1,9 @@
 """`harness parity`: whether a GPU gives the answers of the CPU."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,7 +18,7 @@ from harness.prepare import prepare
 from harness.prepared import PrepareRequest
 from harness.provenance import collect_provenance
 from harness.results import write_atomic
-from harness.telemetry import open_gpu
+from harness.telemetry import check_gpu, open_gpu
 from meswitch.home import home_dir
 
 __all__ = ["parity"]
@@ -37,6 +38,7 @@ def parity(
     Exit code 1 if a float32 answer differs.
     """
     dtypes = _dtypes(dtype)
+    provenance = _provenance()
     prepared = prepare(PrepareRequest(family=family, codec=codec, home=home_dir()))
     requests = parity_requests(prepared, count=n, seed=seed, max_tokens=max_tokens)
     (arm,) = parse_arms("meswitch")
@@ -49,7 +51,7 @@ def parity(
         answers[kind] = answer_all(engine_config(arm, prepared, options, budget=DEFAULT_CUDA_BUDGET), requests)
         rows += compare_answers(wanted, answers[kind], family=prepared.family, codec=prepared.codec, dtype=kind)
     if table is not None:
-        _write(table, rows, answers, seed)
+        _write(table, rows, {"provenance": provenance, "seed": seed, "answers": answers})
     Console().print(_table(rows))
     return int(any(row.diverged_tokens for row in rows if row.dtype == "float32"))
 
@@ -62,9 +64,22 @@ def _dtypes(names: list[str] | None) -> list[Dtype]:
     return [known[name] for name in chosen]
 
 
-def _write(path: Path, rows: list[ParityRow], answers: dict[str, dict[str, tuple[int, ...]]], seed: int) -> None:
+def _provenance() -> dict[str, Any]:
+    """Of this machine, asked before minutes of answers on its CPU.
+
+    Raises:
+        UsageError: it has no GPU.
+    """
+    gpu = open_gpu()
+    try:
+        check_gpu("cuda", gpu)
+        return collect_provenance(gpu)
+    finally:
+        gpu.close()
+
+
+def _write(path: Path, rows: list[ParityRow], raw: Mapping[str, object]) -> None:
     write_atomic(path, json.dumps([row_dict(row) for row in rows], indent=1).encode() + b"\n")
-    raw = {"provenance": collect_provenance(open_gpu()), "seed": seed, "answers": answers}
     write_atomic(path.with_suffix(".raw.json"), json.dumps(raw).encode() + b"\n")
 
 

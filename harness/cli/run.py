@@ -22,7 +22,7 @@ from harness.results import RunDirectory, check_runs_dir
 from harness.run import Progress as RunProgress
 from harness.run import execute
 from harness.summary import Summary
-from harness.telemetry import open_gpu
+from harness.telemetry import check_gpu, open_gpu
 from meswitch.cuda.memory_plan import MemoryPlan
 
 __all__ = ["exit_code", "run"]
@@ -125,6 +125,7 @@ def _measure(options: RunOptions, runs_dir: Path, console: Console) -> tuple[Run
     """The run's directory, and whether the user interrupted it."""
     gpu = open_gpu()
     try:
+        check_gpu(options.device, gpu)
         with console.status("preparing") as status:
             plan = planning.plan_run(options, gpu=gpu, report=status.update)
         with _Display(console) as display:
@@ -179,17 +180,19 @@ class _Display:
         self.callbacks = RunProgress(on_plan=self._show_plan, on_arm=self._start_arm, on_record=self._advance)
 
     def __enter__(self) -> "_Display":
-        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        # of bars that were never started, the end is an empty line
+        if self._task is not None:
+            self._bars.stop()
 
     def _show_plan(self, name: str, plan: Mapping[str, int]) -> None:
         self._bars.console.print(f"{name}: " + "\n".join(MemoryPlan(**plan).lines()), highlight=False)
 
     def _start_arm(self, name: str, total: int) -> None:
         self._right = self._judged = self._failed = 0
+        self._bars.start()
         self._task = self._bars.add_task(name, total=total, state="")
 
     def _advance(self, record: RequestRecord) -> None:

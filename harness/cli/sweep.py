@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from harness.cli import engine_flags
+from harness.cli.columns import print_columns
 from harness.engines import make_options
 from harness.planning import DEFAULT_CODEC, parse_names
 from harness.results import check_runs_dir
@@ -23,12 +23,16 @@ from harness.sweep.presets import PRESETS, SweepChoices, choose
 from harness.sweep.results import CellRecord, SweepDirectory
 from harness.sweep.rows import SweepRow
 from harness.sweep.workload import Workload
-from harness.telemetry import card_name, open_gpu
-from harness.units import format_number, format_seconds, format_share
+from harness.telemetry import card_name, check_gpu, open_gpu
+from harness.units import MISSING, format_number, format_seconds, format_share
 
-__all__ = ["sweep"]
+__all__ = ["cell_columns", "sweep"]
 
 OK, INVALID, INTERRUPTED = 0, 2, 130
+
+WORDS = ("engine", "arm", "load", "outcome")
+PLAN_HEADINGS = ("engine", "experts", "budget", "cells", "done", "about", "at most")
+ROW_HEADINGS = ("arm", "load", "experts", "outcome", "tokens/s", "TTFT p50", "hits", "memory")
 
 
 def sweep(
@@ -99,7 +103,9 @@ def sweep(
         threads=threads,
     )
     workload = _workload(choices, requests=requests_per_cell, seed=seed)
-    check_runs_dir(out)
+    check_runs_dir(out, option="--out")
+    if not dry_run:
+        _check_gpu(options.device)
     console = Console(stderr=True)
     with console.status("preparing") as status:
         plan = plan_sweep(
@@ -182,6 +188,15 @@ def _check_card(plan: SweepPlan, directory: SweepDirectory) -> None:
         gpu.close()
 
 
+def _check_gpu(device: str) -> None:
+    """Refuse a GPU that is not there before anything is made ready for it."""
+    gpu = open_gpu()
+    try:
+        check_gpu(device, gpu)
+    finally:
+        gpu.close()
+
+
 def _started(seconds: float, phases: Mapping[str, float]) -> str:
     named = ", ".join(f"{name} {phase_s:.1f}" for name, phase_s in phases.items())
     return f"  started in {seconds:.1f} s: {named}"
@@ -193,9 +208,7 @@ def _line(record: CellRecord) -> str:
 
 
 def _print_plan(plan: SweepPlan, directory: SweepDirectory) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("engine", "experts", "budget", "cells", "done", "about", "at most"):
-        table.add_column(heading, justify="left" if heading == "engine" else "right", no_wrap=True)
+    shown = []
     total_s = most_s = 0.0
     count = 0
     groups = [(group, [cell for cell in group.cells if not is_done(directory, cell)]) for group in engine_groups(plan)]
@@ -204,8 +217,9 @@ def _print_plan(plan: SweepPlan, directory: SweepDirectory) -> None:
         total_s, most_s, count = total_s + about, most_s + most, count + len(missing)
         counts = (str(len(group.cells)), str(len(group.cells) - len(missing)))
         budget = format_bytes(group.config.memory_budget_bytes)
-        table.add_row(group.arm.name, str(group.experts), budget, *counts, f"{about:.0f} s", f"{most:.0f} s")
-    Console().print(table, "")
+        shown.append((group.arm.name, str(group.experts), budget, *counts, f"{about:.0f} s", f"{most:.0f} s"))
+    print_columns(PLAN_HEADINGS, shown, words=WORDS)
+    typer.echo()
     for cell in plan.grid.cells():
         typer.echo(cell.key)
     typer.echo(f"\n{count} cells to measure: about {total_s:.0f} s, at most {most_s:.0f} s, taking that")
@@ -214,21 +228,22 @@ def _print_plan(plan: SweepPlan, directory: SweepDirectory) -> None:
 
 
 def _print_rows(rows: Sequence[SweepRow]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("arm", "load", "experts", "outcome", "tokens/s", "TTFT p50", "hits", "memory"):
-        words = heading in ("arm", "load", "outcome")
-        # names give way before numbers do
-        table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-    for row in rows:
-        load = f"n={row.in_flight}" if row.in_flight is not None else f"{row.rate_per_s:g}/s"
-        table.add_row(
-            row.arm,
-            f"{row.popularity} {load}",
-            str(row.experts),
-            row.outcome if row.valid or row.outcome != "ok" else "not valid",
-            format_number(row.output_tokens_per_s),
-            format_seconds(row.ttft_p50_s),
-            format_share(row.hit_rate),
-            format_bytes(row.nvml_bytes) if row.nvml_bytes is not None else "–",
-        )
-    Console().print(table, "")
+    print_columns(ROW_HEADINGS, [cell_columns(row) for row in rows], words=WORDS)
+    typer.echo()
+
+
+def cell_columns(row: SweepRow) -> tuple[str, ...]:
+    """A row of `ROW_HEADINGS`."""
+    load = f"n={row.in_flight}" if row.in_flight is not None else f"{row.rate_per_s:g}/s"
+    # where no driver counts the memory, it is that of the weights
+    nbytes = row.nvml_bytes if row.nvml_bytes is not None else row.weight_bytes
+    return (
+        row.arm,
+        f"{row.popularity} {load}",
+        str(row.experts),
+        row.outcome if row.valid or row.outcome != "ok" else "not valid",
+        format_number(row.output_tokens_per_s),
+        format_seconds(row.ttft_p50_s),
+        format_share(row.hit_rate),
+        MISSING if nbytes is None else format_bytes(nbytes),
+    )

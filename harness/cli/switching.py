@@ -61,7 +61,7 @@ def switching(
     engine = make_options(
         device=device, dtype=dtype, host_budget_bytes=parse_bytes(host_budget) if host_budget else None
     )
-    check_runs_dir(out)
+    check_runs_dir(out, option="--out")
     console = Console(stderr=True)
     with console.status("preparing") as status:
         plan = plan_switching(

@@ -133,7 +133,7 @@ def _manifest(plan: SweepPlan, gpu: GpuMonitor) -> SweepManifest:
         provenance=to_json_object(collect_provenance(gpu, commit=plan.commit)),
         config=to_json_object(plan.config()),
         configuration=plan.configuration,
-        family=describe_family(plan.prepared),
+        family=describe_family(plan.prepared, checks_answers=False),
         cells=tuple(cell.key for cell in plan.grid.cells()),
     )
 

@@ -54,7 +54,7 @@ def fit_rows(rows: Sequence[SweepRow]) -> Iterator[FitRow]:
     groups: dict[tuple[object, ...], list[SweepRow]] = {}
     for row in rows:
         # beyond the slots, the cost of an expert is that of its misses: no straight line
-        if row.valid and (row.slots is None or row.slots >= row.experts):
+        if row.valid and _holds_all(row):
             key = (row.arm, row.memory_budget_bytes, row.policy, row.popularity, row.in_flight, row.rate_per_s)
             groups.setdefault(key, []).append(row)
     for members in groups.values():
@@ -62,6 +62,11 @@ def fit_rows(rows: Sequence[SweepRow]) -> Iterator[FitRow]:
             points = [(row.experts, value) for row in members if (value := read(row)) is not None]
             if len(points) >= LEAST_CELLS:
                 yield _fit(members[0], metric, points)
+
+
+def _holds_all(row: SweepRow) -> bool:
+    """Whether every expert is on the device: as the slots say, and where they are not known, by no request's miss."""
+    return row.hit_rate == 1 if row.slots is None else row.slots >= row.experts
 
 
 def _fit(row: SweepRow, metric: str, points: Sequence[tuple[int, float]]) -> FitRow:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["GpuMonitor", "GpuReading", "GpuState", "NullGpu", "NvmlGpu", "card_name", "open_gpu"]
+from harness.errors import UsageError
+
+__all__ = ["GpuMonitor", "GpuReading", "GpuState", "NullGpu", "NvmlGpu", "card_name", "check_gpu", "open_gpu"]
 
 NO_GPU = "no GPU"
 
@@ -148,6 +150,16 @@ class NvmlGpu:
 def card_name(description: object) -> str | None:
     """The card of a monitor's description, as records keep it; `None` where there is none."""
     return description if isinstance(description, str) and not description.startswith(NO_GPU) else None
+
+
+def check_gpu(device: str, gpu: GpuMonitor) -> None:
+    """Nothing, if `device` is no GPU or the monitor sees one: asked at a command's edge, long before an engine would.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if device == "cuda" and card_name(gpu.description) is None:
+        raise UsageError("device cuda needs an NVIDIA GPU and its driver, and NVML sees none; check nvidia-smi")
 
 
 def open_gpu(index: int = 0) -> GpuMonitor:

@@ -10,11 +10,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.sweep.rows import SweepRow
-from reports.figures.theme import CLASS_DASHES, ROLES, arm_colours, log_seconds, new_figure
+from reports.figures.theme import CLASS_DASHES, ROLES, WIDE_IN, arm_colours, log_seconds, new_figure
 
 __all__ = ["draw_hit_rates", "draw_scaling"]
 
-GIB = 1 << 30
+GIB, MIB = 1 << 30, 1 << 20
 
 DASHES: Sequence[Any] = ((0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1.2)), (0, (9, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -56,8 +56,8 @@ PANELS = (
         seconds=True,
     ),
     _Panel(label="a switch", read=lambda row: _switch_s(row), seconds=True),
-    _Panel(label="memory, GiB", read=lambda row: _memory_gib(row)),
 )
+"""All but the memory, whose unit is the rows'."""
 
 
 def draw_scaling(rows: Sequence[SweepRow], *, treatment: str) -> Figure | None:
@@ -69,10 +69,12 @@ def draw_scaling(rows: Sequence[SweepRow], *, treatment: str) -> Figure | None:
     if not any(row.valid for row in rows):
         return None
     arms = sorted({row.arm for row in rows}, key=lambda arm: (arm != treatment, arm))
-    figure, axes = new_figure(5.6, rows=2, columns=2, width_in=7.6)
-    for panel, ax in zip(PANELS, axes.flat, strict=True):
+    figure, axes = new_figure(5.6, rows=2, columns=2, width_in=WIDE_IN)
+    unit, unit_bytes = _memory_unit(rows)
+    memory = _Panel(label=f"memory, {unit}", read=lambda row: _memory(row, unit_bytes))
+    for panel, ax in zip((*PANELS, memory), axes.flat, strict=True):
         _draw_panel(ax, panel, rows, arms, treatment)
-    budgets = {row.memory_budget_bytes / GIB for row in rows}
+    budgets = {row.memory_budget_bytes / unit_bytes for row in rows}
     if any(row.nvml_bytes is not None for row in rows):
         for budget in budgets:
             axes[1, 1].axhline(budget, color=ROLES["limit"][0], linewidth=1.1, linestyle=(0, (4, 2)))
@@ -87,7 +89,7 @@ def draw_hit_rates(rows: Sequence[SweepRow]) -> Figure | None:
     counted = [row for row in rows if row.valid and row.hit_rate is not None]
     if not counted:
         return None
-    figure, axes = new_figure(3.0)
+    figure, axes = new_figure(4.2, width_in=WIDE_IN)
     ax = axes[0, 0]
     roles = ("treatment", "treatment-2", "treatment-3", "baseline")
     series = sorted({(row.popularity, row.policy) for row in counted})
@@ -106,7 +108,9 @@ def draw_hit_rates(rows: Sequence[SweepRow]) -> Figure | None:
     ax.set_ylabel("found resident, %")
     ax.set_ylim(0, 103)
     handles = [*ax.get_legend_handles_labels()[0]]
-    handles.append(Line2D([], [], color=ROLES["muted"][0], linestyle=CLASS_DASHES["disk"], label="Belady's bound"))
+    if any(row.belady_hit_rate is not None for row in counted):
+        bound_line: Mapping[str, Any] = {"color": ROLES["muted"][0], "linestyle": CLASS_DASHES["disk"]}
+        handles.append(Line2D([], [], label="Belady's bound", **bound_line))
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=3)
     return figure
 
@@ -189,9 +193,16 @@ def _expert_axis(ax: Axes, rows: Sequence[SweepRow]) -> None:
     ax.set_xlabel("experts")
 
 
-def _memory_gib(row: SweepRow) -> float | None:
+def _memory_unit(rows: Sequence[SweepRow]) -> tuple[str, int]:
+    """The unit of the memory's axis and its bytes: GiB, or MiB where nothing takes so much as one GiB."""
+    most = max((_memory(row, 1) or 0.0 for row in rows if row.valid), default=0.0)
+    return ("GiB", GIB) if most >= GIB else ("MiB", MIB)
+
+
+def _memory(row: SweepRow, unit_bytes: int) -> float | None:
+    """What a cell took by NVML, else its weights by the engine's own count, in units."""
     nbytes = row.nvml_bytes if row.nvml_bytes is not None else row.weight_bytes
-    return None if nbytes is None else nbytes / GIB
+    return None if nbytes is None else nbytes / unit_bytes
 
 
 def _switch_s(row: SweepRow) -> float | None:

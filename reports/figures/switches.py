@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.switching.rows import SwitchRow
-from reports.figures.theme import ROLES, log_seconds, new_figure
+from reports.figures.theme import ROLES, WIDE_IN, log_seconds, new_figure
 
 __all__ = ["draw_switches"]
 
@@ -22,7 +22,7 @@ def draw_switches(rows: Sequence[SwitchRow], *, cases: Mapping[str, str]) -> Fig
     moved = [(row, row.copy_ms) for row in rows if row.valid and row.copy_ms is not None]
     if not moved:
         return None
-    figure, axes = new_figure(1.4 + 0.55 * len(moved), width_in=7.6)
+    figure, axes = new_figure(1.4 + 0.55 * len(moved), width_in=WIDE_IN)
     ax = axes[0, 0]
     for lane, (row, copy_ms) in enumerate(moved):
         is_ours = row.arm == TREATMENT

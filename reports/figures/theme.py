@@ -5,6 +5,7 @@ the colours for CSS variables (`reports.figures.svg`) and the reader's preferenc
 Colour says which arm; dashes say which residency class: neither alone carries meaning for those who see few colours.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import matplotlib
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import Formatter, LogLocator, NullFormatter
 
 from harness.units import format_seconds
 
@@ -21,6 +22,7 @@ __all__ = [
     "CLASS_DASHES",
     "PART_COLOURS",
     "ROLES",
+    "WIDE_IN",
     "WIDTH_IN",
     "arm_colours",
     "drawing",
@@ -30,6 +32,12 @@ __all__ = [
 
 WIDTH_IN = 5.0
 """Width of a figure: half of a wide page, all of a narrow one."""
+
+WIDE_IN = 7.6
+"""Width of a figure of several panels, or one that stands beside such: on a page its type is as large as theirs."""
+
+MOST_DIGITS = 4
+"""Of a tick."""
 
 ROLES: Mapping[str, tuple[str, str]] = {
     "text": ("#1c2430", "#e7eaf0"),
@@ -131,5 +139,20 @@ def log_seconds(ax: Axes, which: Literal["x", "y"] = "x") -> None:
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
     subs = (1.0, 2.0, 5.0) if high / low < 150 else (1.0, 3.0) if high / low < 1500 else (1.0,)
     axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=20))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value, digits=1)))
+    axis.set_major_formatter(_DurationFormatter())
     axis.set_minor_formatter(NullFormatter())
+
+
+class _DurationFormatter(Formatter):
+    """Durations with as few digits as tell an axis's ticks truly: a short axis has 8.5 ms beside 9."""
+
+    def __init__(self) -> None:
+        self._digits = 1
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return format_seconds(x, digits=self._digits)
+
+    def set_locs(self, locs: Any) -> None:
+        super().set_locs(locs)
+        enough = (n for n in range(1, MOST_DIGITS) if all(math.isclose(float(f"{x:.{n}g}"), x) for x in locs))
+        self._digits = next(enough, MOST_DIGITS)

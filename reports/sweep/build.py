@@ -45,6 +45,10 @@ CAPTION = (
 
 SHARED = " Experts share host buffers where the host cannot hold all of them."
 
+FOUND = "Share of requests whose expert was on the device."
+
+BOUND = " Dotted: the best any policy could have done."
+
 SWITCHES = "Ours in colour, baselines grey and dashed, one request at a time. Strokes are 95 % intervals."
 
 
@@ -106,7 +110,7 @@ def _draw(source: SweepSource, folder: Path) -> Iterator[DrawnFigure]:
                 folder,
                 name="hit-rates",
                 title=f"Found resident: {source.treatment}",
-                caption="Share of requests whose expert was on the device, beside the best any policy could have done.",
+                caption=FOUND + (BOUND if any(row.belady_hit_rate is not None for row in ours) else ""),
             )
 
         if source.switching is not None:

@@ -34,7 +34,7 @@ PROJECTION_HEADINGS = ("quantity", "measured here", f"{CARD}, projected")
 def projection_cells(source: SweepSource) -> list[list[Cell]]:
     """Rows of `PROJECTION_HEADINGS`; none without a GPU."""
     here = source.manifest.provenance.get("gpu")
-    if not isinstance(here, str):
+    if not isinstance(here, str) or here.startswith("no GPU"):
         return []
     slower = MEASURED_BYTES_PER_S[here] / CARD_BYTES_PER_S if here in MEASURED_BYTES_PER_S else None
     return [*_copies(source), *(_tokens(source, slower) if slower is not None else ())]

@@ -10,10 +10,12 @@ from harness.cli import app, run_command
 from harness.cli.run import exit_code
 from harness.clock import FakeClock
 from harness.drivers.fake import FakeDriver, FakePlan
+from harness.errors import UsageError
 from harness.results import Manifest
 from harness.run import ArmPlan, RunPlan
 from harness.schedule import build_schedule
 from harness.summary import read_summary
+from harness.telemetry import NullGpu
 from workloads.trace import Slo, TraceRequest
 from workloads.trace_io import write_trace
 
@@ -84,6 +86,32 @@ def test_a_valid_run_ends_with_0_and_shows_the_answer_first(planned, tmp_path, c
     assert "slower" not in shown
     assert "valid" in shown
     assert str(tmp_path / "the-run") in shown.replace("\n", "")
+
+
+NO_GPU = "harness: device cuda needs an NVIDIA GPU and its driver, and NVML sees none; check nvidia-smi\n"
+
+
+def test_without_a_gpu_a_run_on_one_is_one_line_before_the_plan(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("harness.cli.run.open_gpu", NullGpu)
+    monkeypatch.setattr(planning, "plan_run", lambda *given, **options: pytest.fail("a plan was made"))
+    assert harness_run(tmp_path, "--device", "cuda") == 1
+    assert capsys.readouterr().err == NO_GPU
+
+
+def test_without_a_gpu_parity_answers_nothing_on_the_cpu(capsys, monkeypatch):
+    monkeypatch.setattr("harness.cli.parity.open_gpu", NullGpu)
+    monkeypatch.setattr("harness.cli.parity.prepare", lambda request: pytest.fail("a family was made ready"))
+    assert run_command(["parity", "pocket"]) == 1
+    assert capsys.readouterr().err == NO_GPU
+
+
+def test_an_engine_that_cannot_start_leaves_no_empty_line(planned, tmp_path, capsys, monkeypatch):
+    def refuse(*given, **options):
+        raise UsageError("no")
+
+    monkeypatch.setattr("harness.cli.run.execute", refuse)
+    assert harness_run(tmp_path) == 1
+    assert capsys.readouterr().err == "harness: no\n"
 
 
 def test_json_prints_the_summary_and_nothing_else(planned, tmp_path, capsys):

@@ -62,5 +62,8 @@ def test_the_table_names_both_accountings(capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().out
     assert "the paper's accounting" in said
     assert "sparse-sign:group=8" in said
+    # stdout is no terminal here: nothing is cut, whatever its width
+    assert "salient:bits=2,channels=8 dense:dtype=float16 2.032" in said
+    assert "…" not in said
     assert run_command(["sizes", "--models", "0"]) == 1
     assert "--models must be at least 1" in capsys.readouterr().err

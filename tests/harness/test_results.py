@@ -131,6 +131,8 @@ def test_a_place_where_runs_cannot_be_kept_is_refused_and_nothing_is_made(tmp_pa
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"must be a directory that can be written to, and .+/file is not"):
         check_runs_dir(tmp_path / "file" / "runs")
+    with pytest.raises(UsageError, match="--out must be a directory"):
+        check_runs_dir(tmp_path / "file", option="--out")
 
 
 def test_of_a_file_that_grows_a_torn_last_line_is_left_out_and_a_damaged_one_before_it_is_named():

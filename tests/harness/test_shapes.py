@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.planning import RunOptions, plan_run
+from harness.planning import RunOptions, describe_family, plan_run
 from harness.prepare import prepare_here
 from harness.prepared import PrepareRequest
 from harness.shapes import is_shape_family
 from harness.telemetry import NullGpu
+from tests.harness.shape_families import prepared_shapes
 
 CODEC = "salient:bits=2,channels=8,step=unbiased"
 
@@ -82,3 +83,11 @@ def test_what_a_shape_cannot_do_is_said_before_anything_is_made(options, message
     asked = RunOptions(**{"trace": "mixed.jsonl", "family": "mistral-7b", "device": "cuda", **options})
     with pytest.raises(UsageError, match=message):
         plan_run(asked, gpu=NullGpu())
+
+
+def test_what_a_family_is_good_for_depends_on_what_is_asked_of_it() -> None:
+    shapes, trained = prepared_shapes(["a"]), prepared_shapes(["a"], has_text=True)
+    for checks_answers in (True, False):
+        assert "nothing about answers" in str(describe_family(shapes, checks_answers=checks_answers)["note"])
+    assert "exact verifiers" in str(describe_family(trained, checks_answers=True)["note"])
+    assert "answers are not looked at" in str(describe_family(trained, checks_answers=False)["note"])

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.errors import UsageError
 from harness.loadgen import Pulse
-from harness.telemetry import NullGpu, Sampler, read_samples
+from harness.telemetry import NullGpu, Sampler, check_gpu, read_samples
 from harness.telemetry.gpu import GpuReading, GpuState, NvmlGpu, open_gpu
 from harness.telemetry.sample import Sample
 from harness.telemetry.throttling import throttled_by, throttled_share
@@ -49,6 +50,14 @@ def test_readings_are_in_bytes_watts_and_joules():
     gpu = NvmlGpu(FakeNvml(), 0)
     assert (gpu.description, gpu.driver) == ("NVIDIA H100", "580.1")
     assert gpu.read(5) == GpuReading(memory_bytes=100, process_bytes=60, utilisation=0.5, power_w=350, energy_j=7)
+
+
+def test_a_device_is_refused_only_if_it_is_a_gpu_and_there_is_none():
+    check_gpu("cpu", NullGpu())
+    check_gpu("cuda", NvmlGpu(FakeNvml(), 0))
+    for gpu in (NullGpu(), NullGpu("no GPU (Driver Not Loaded)")):
+        with pytest.raises(UsageError, match="device cuda needs an NVIDIA GPU and its driver, and NVML sees none"):
+            check_gpu("cuda", gpu)
 
 
 def test_what_the_driver_withholds_is_undefined_and_not_zero():

@@ -1,15 +1,25 @@
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 
 import pytest
 
 from harness.cli import run_command
+from harness.cli.sweep import cell_columns
 from harness.prepared import DeltaSize
 from harness.sweep.presets import PRESETS, SweepChoices, choose
 from harness.sweep.results import CellRecord, SweepDirectory
+from harness.sweep.rows import SweepRow
 from harness.telemetry import NullGpu
 from tests.harness.shape_families import prepared_shapes
 
 GB = 10**9
+
+
+@pytest.fixture
+def make_row():
+    """A cell's figures, all of them undefined that are not given."""
+    required = {field.name for field in fields(SweepRow) if field.default is MISSING}
+    shared = {**dict.fromkeys(required, None), "arm": "meswitch", "popularity": "uniform", "in_flight": 2}
+    return lambda **given: SweepRow(**{**shared, "experts": 2, "outcome": "ok", "valid": True, **given})
 
 
 @pytest.fixture
@@ -38,6 +48,7 @@ def prepared(monkeypatch):
 
     monkeypatch.setattr("harness.sweep.plan.prepare", prepare)
     monkeypatch.setattr("harness.sweep.plan._kv_bytes", lambda plan: 0)
+    monkeypatch.setattr("harness.cli.sweep.open_gpu", lambda: NullGpu("NVIDIA One"))
 
 
 def test_a_dry_run_prints_cells_and_time_and_writes_nothing(prepared, tmp_path, capsys):
@@ -103,6 +114,31 @@ def test_presets_are_whole_and_are_sweeps_of_the_numbers_that_are_published():
     assert choose("quick", replace(SweepChoices(), seconds=9.0)).seconds == 9.0
 
 
+def test_without_a_gpu_a_sweep_on_one_is_refused_before_anything_is_made_ready(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("harness.cli.sweep.open_gpu", NullGpu)
+    monkeypatch.setattr("harness.cli.sweep.plan_sweep", lambda *given, **options: pytest.fail("a plan was made"))
+    assert run_command(["sweep", "--out", str(tmp_path / "sweep")]) == 1
+    assert capsys.readouterr().err == (
+        "harness: device cuda needs an NVIDIA GPU and its driver, and NVML sees none; check nvidia-smi\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_no_directory_is_called_by_the_option_that_named_it(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run_command(["sweep", "--out", str(tmp_path / "file")]) == 1
+    error = capsys.readouterr().err
+    assert "--out must be a directory that can be written to" in error
+    assert "--runs-dir" not in error
+
+
+def test_memory_is_that_of_the_weights_where_no_driver_counts_it(make_row):
+    nvml = make_row(nvml_bytes=3 << 20, weight_bytes=2 << 20)
+    assert cell_columns(nvml)[-1] == "3.0 MiB"
+    assert cell_columns(make_row(nvml_bytes=None, weight_bytes=2 << 20))[-1] == "2.0 MiB"
+    assert cell_columns(make_row(nvml_bytes=None, weight_bytes=None))[-1] == "–"
+
+
 def test_an_interruption_before_the_first_cell_leaves_nothing(prepared, tmp_path, capsys, monkeypatch):
     def interrupt(self):
         raise KeyboardInterrupt
@@ -122,9 +158,9 @@ def test_a_dry_run_beside_cells_of_another_card_is_refused_as_the_sweep_would_be
     assert run_command(command) == 0
     (plan,) = plans
     cell = next(plan.grid.cells())
-    fields = dict.fromkeys(("config_hash", "family", "codec", "started"), "x")
-    fields |= {"configuration": plan.configuration, "prompt_tokens": 1, "output_tokens": 1, "config": {}}
-    SweepDirectory(tmp_path).write_cell(CellRecord(key=cell.key, cell=cell, outcome="ok", gpu="NVIDIA One", **fields))
+    record = dict.fromkeys(("config_hash", "family", "codec", "started"), "x")
+    record |= {"configuration": plan.configuration, "prompt_tokens": 1, "output_tokens": 1, "config": {}}
+    SweepDirectory(tmp_path).write_cell(CellRecord(key=cell.key, cell=cell, outcome="ok", gpu="NVIDIA One", **record))
     assert run_command(command) == 0
     monkeypatch.setattr("harness.cli.sweep.open_gpu", lambda: NullGpu("NVIDIA Two"))
     assert run_command(command) == 1

@@ -234,6 +234,14 @@ def test_nothing_is_begun_after_the_time_limit(sweep, make_plan):
     assert directory.read_manifest().family["kind"] == "shapes only"
 
 
+def test_of_real_weights_a_sweep_says_that_nobody_looks_at_the_answers(sweep, make_plan):
+    plan = make_plan(experts=(1,))
+    directory, _, _ = sweep(replace(plan, prepared=replace(plan.prepared, has_text=True)))
+    assert directory.read_manifest().family["note"] == (
+        "real weights; prompts are random tokens, answers are not looked at"
+    )
+
+
 def test_an_interruption_leaves_whole_cells_only(sweep, make_plan, make_driver):
     count = []
 

@@ -197,6 +197,18 @@ def test_a_line_goes_through_cells_in_which_every_expert_is_resident():
     assert (fit.per_expert_low, fit.per_expert_high) == (pytest.approx(2), pytest.approx(2))
 
 
+def test_where_slots_are_not_known_a_line_goes_through_cells_without_a_miss():
+    # a swap on a CPU keeps three models of 5 MiB, and from four experts on every other request misses
+    rows = []
+    for experts in (1, 2, 3, 4, 8):
+        stats = {"slots": None, "weight_bytes": {"experts": (5 * min(experts, 3)) << 20}}
+        misses = [request(1, 3000, 3250, expert="b", switch_ms=150)] if experts > 3 else []
+        rows.append(cell_row(cell(experts, stats_after=stats), [request(0, 2000, 2100), *misses], []))
+    fit = {line.metric: line for line in fit_rows(rows)}["weights_mib"]
+    assert (fit.cells, fit.experts_least, fit.experts_most) == (3, 1, 3)
+    assert (fit.per_expert, fit.at_none) == (pytest.approx(5), pytest.approx(0))
+
+
 def test_too_few_cells_have_no_interval_or_no_line():
     assert fitted((1, 2, 4))["weights_mib"].per_expert_low is None
     assert fitted((1, 2)) == {}

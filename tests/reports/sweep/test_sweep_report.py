@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from harness.cli import run_command
 from harness.sweep.results import SweepDirectory
+from harness.sweep.rows import SweepRow
 from reports.figures.scaling import draw_hit_rates, draw_scaling
 from reports.figures.theme import ROLES, drawing
 from reports.sweep.answer import caveats, sweep_sentences
@@ -90,6 +91,41 @@ def test_the_memory_panel_shows_the_budget(make_sweep: Make) -> None:
     ax = drawn(make_sweep).axes[3]
     assert any(list(line.get_ydata()) == [76.0, 76.0] for line in ax.get_lines())
     assert ax.get_ylim()[1] > 76
+
+
+def on_a_cpu(make_sweep: Make) -> list[SweepRow]:
+    """Rows without a GPU's figures, their memory in MiB."""
+    rows = next(iter(read_sweep(make_sweep()).slices)).rows
+    return [
+        replace(row, nvml_bytes=None, belady_hit_rate=None, copy_mean_s=None, slots=None, weight_bytes=5 << 20)
+        for row in rows
+    ]
+
+
+def test_memory_is_in_mib_where_nothing_takes_a_gib(make_sweep: Make) -> None:
+    rows = on_a_cpu(make_sweep)
+    with drawing():
+        small = draw_scaling(rows, treatment="meswitch")
+        large = draw_scaling([*rows[:1], *(replace(row, weight_bytes=2 << 30) for row in rows[1:])], treatment="x")
+    assert small is not None
+    assert large is not None
+    assert small.axes[3].get_ylabel() == "memory, MiB"
+    assert {y for line in small.axes[3].get_lines() for y in line.get_ydata() if line.get_marker() == "o"} == {5.0}
+    assert large.axes[3].get_ylabel() == "memory, GiB"
+
+
+def test_belady_is_in_the_legend_where_its_line_is_drawn(make_sweep: Make) -> None:
+    labels = []
+    for rows in (next(iter(read_sweep(make_sweep()).slices)).rows, on_a_cpu(make_sweep)):
+        with drawing():
+            figure = draw_hit_rates([row for row in rows if row.arm == "meswitch"])
+        assert figure is not None
+        # as wide as the figures beside it, so that a page shows its type at their size
+        assert figure.get_figwidth() == drawn(make_sweep).get_figwidth()
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        labels.append([text.get_text() for text in legend.get_texts()])
+    assert labels == [["uniform, lru", "Belady's bound"], ["uniform, lru"]]
 
 
 def test_without_one_measured_cell_there_is_nothing_to_draw() -> None:

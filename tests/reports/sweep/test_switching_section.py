@@ -164,8 +164,9 @@ def test_another_card_is_projected_from_bandwidth_and_labelled_so(make_sweep: Ma
     assert '<th scope="col">A100 80GB SXM, projected</th>' in page
 
 
-def test_without_a_card_there_is_no_projection(make_sweep: Make) -> None:
-    path = measured(make_sweep, None)
+@pytest.mark.parametrize("gpu", [None, "no GPU", "no GPU (Driver Not Loaded)"])
+def test_without_a_card_there_is_no_projection(make_sweep: Make, gpu: str | None) -> None:
+    path = measured(make_sweep, gpu)
     assert projection_cells(read_sweep(path)) == []
     assert "never measured" not in build_sweep_report(path).read_text()
 
