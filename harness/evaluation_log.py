@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from harness.errors import RunFormatError
-from harness.results import write_atomic
+from harness.results import describe_invalid, write_atomic
 
 __all__ = ["Evaluation", "add_evaluation", "evaluations_of"]
 
@@ -70,6 +70,4 @@ def _read(path: Path) -> tuple[Evaluation, ...]:
     except FileNotFoundError:
         return ()
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RunFormatError(f"{path}, field {where}: {first['msg']}") from error
+        raise RunFormatError(describe_invalid(path, error)) from error

@@ -21,6 +21,7 @@ __all__ = [
     "Manifest",
     "RunDirectory",
     "check_runs_dir",
+    "describe_invalid",
     "find_run",
     "new_run_id",
     "parse_whole_lines",
@@ -136,9 +137,7 @@ class RunDirectory:
         except OSError as error:
             raise RunFormatError(f"{self.path}: not a run: cannot read manifest.json: {error.strerror}") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise RunFormatError(f"{self.manifest}, field {where}: {first['msg']}") from error
+            raise RunFormatError(describe_invalid(self.manifest, error)) from error
         if manifest.schema != SCHEMA:
             raise RunFormatError(f"{self.manifest}, field schema: must be {SCHEMA}, got {manifest.schema}")
         return manifest
@@ -174,6 +173,8 @@ def find_run(name: str, runs_dir: Path) -> RunDirectory:
     if (direct / "manifest.json").is_file():
         return RunDirectory(direct)
     known = sorted(path.parent for path in runs_dir.glob("*/manifest.json"))
+    if name == "latest" and not known:
+        raise UsageError(f"no runs yet in {runs_dir}; make one: harness run --trace mixed.jsonl")
     found = known[-1:] if name == "latest" else [path for path in known if path.name.endswith(name)]
     if not found and direct.is_dir():
         raise UsageError(f"{direct} is not a run: it has no manifest.json")
@@ -181,6 +182,13 @@ def find_run(name: str, runs_dir: Path) -> RunDirectory:
         state = f"no run {name!r}" if not found else f"{len(found)} runs end with {name!r}"
         raise UsageError(f"{state} in {runs_dir}; give the path of a run directory")
     return RunDirectory(found[0])
+
+
+def describe_invalid(path: Path, error: ValidationError) -> str:
+    """One line: the file, the first field that is wrong unless it is the whole, and what is wrong with it."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f"{path}{', field ' if field else ''}{field}: {first['msg']}"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -238,9 +246,7 @@ def read_json(adapter: TypeAdapter[T], path: Path, *, schema: str) -> T:
     except OSError as error:
         raise RunFormatError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RunFormatError(f"{path}, field {where}: {first['msg']}") from error
+        raise RunFormatError(describe_invalid(path, error)) from error
     found = getattr(value, "schema", None)
     if found != schema:
         raise RunFormatError(f"{path}, field schema: must be {schema}, got {found}")

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import RunFormatError
+from harness.results import describe_invalid
 
 __all__ = [
     "SCHEMA",
@@ -260,6 +261,4 @@ def read_summary(path: Path) -> Summary:
     except OSError as error:
         raise RunFormatError(f"{path}: cannot read the summary: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RunFormatError(f"{path}, field {where}: {first['msg']}") from error
+        raise RunFormatError(describe_invalid(path, error)) from error

@@ -193,7 +193,7 @@ def saying() -> Iterator[Callable[[str], None]]:
 
 def means_table(report: FidelityReport) -> Table:
     """Arms over all scored tasks; over the others if none is scored."""
-    from meswitch.codecs import short_spec
+    from meswitch.codecs import shown_spec
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("arm", "bits", "KL [95 % CI]", "agreement", "right", "points lost [95 % CI]"):
@@ -202,7 +202,7 @@ def means_table(report: FidelityReport) -> Table:
         name = label_of(mean.arm, mean.gain)
         change = mean.accuracy_change
         table.add_row(
-            escape(short_spec(name) if name == mean.arm else name),
+            escape(shown_spec(name) if name == mean.arm else name),
             "–" if mean.bits_per_weight is None else f"{mean.bits_per_weight:.3f}",
             f"{mean.kl.value:.4f} [{mean.kl.low:.4f}, {mean.kl.high:.4f}]",
             f"{mean.agreement.value:.4f}",

@@ -102,6 +102,7 @@ def quality(
             jobs=jobs or os.cpu_count() or 1,
             commit=commit,
         )
+        _check_names(options)
         report = _evaluate(options)
     if as_json:
         sys.stdout.write((folder / "quality.json").read_text())
@@ -113,6 +114,17 @@ def quality(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"written {folder / 'quality.json'}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _check_names(options: QualityOptions) -> None:
+    """Refuse a family or a codec that there is not, before a bar says that one is prepared."""
+    # imports torch, which takes a second: not for a table of kept answers
+    from meswitch.codecs import parse_codec
+    from meswitch.families import load_family
+
+    load_family(options.family)
+    for codec in options.codecs:
+        parse_codec(codec)
 
 
 def _evaluate(options: QualityOptions) -> QualityReport:
@@ -145,7 +157,7 @@ def _tasks_table(report: QualityReport) -> Table:
 
 def _means_table(report: QualityReport) -> Table:
     # imports torch, which takes a second: only now that the answers are there
-    from meswitch.codecs import short_spec
+    from meswitch.codecs import shown_spec
 
     letters = _lettered(report)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -154,7 +166,7 @@ def _means_table(report: QualityReport) -> Table:
     for mean in report.means:
         table.add_row(
             letters[mean.codec],
-            short_spec(mean.codec),
+            shown_spec(mean.codec),
             f"{mean.bits_per_weight:.3f}",
             format_bytes(mean.expert_bytes),
             f"{_percent(mean.accuracy)} %",

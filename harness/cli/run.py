@@ -112,7 +112,7 @@ def run(
     check_runs_dir(runs_dir)
     console = Console(stderr=True)
     run_directory, interrupted = _measure(options, runs_dir, console)
-    if interrupted and not run_directory.path.exists():
+    if run_directory is None or (interrupted and not run_directory.path.exists()):
         console.print("interrupted before the first answer; nothing is kept")
         return INTERRUPTED
     summary = rebuild_summary(run_directory.path)
@@ -121,13 +121,16 @@ def run(
     return exit_code(summary, interrupted=interrupted, require_slo=require_slo)
 
 
-def _measure(options: RunOptions, runs_dir: Path, console: Console) -> tuple[RunDirectory, bool]:
-    """The run's directory, and whether the user interrupted it."""
+def _measure(options: RunOptions, runs_dir: Path, console: Console) -> tuple[RunDirectory | None, bool]:
+    """The run's directory, `None` if it never began, and whether the user interrupted it."""
     gpu = open_gpu()
     try:
         check_gpu(options.device, gpu)
-        with console.status("preparing") as status:
-            plan = planning.plan_run(options, gpu=gpu, report=status.update)
+        try:
+            with console.status("preparing") as status:
+                plan = planning.plan_run(options, gpu=gpu, report=status.update)
+        except KeyboardInterrupt:
+            return None, True
         with _Display(console) as display:
             return execute(plan, runs_dir, clock=MonotonicClock(), gpu=gpu, progress=display.callbacks)
     finally:

@@ -162,6 +162,32 @@ def test_an_interruption_ends_with_130_and_leaves_a_readable_partial_run(planned
     assert run_command(["report", "the-run", "--runs-dir", str(tmp_path), "--json"]) == 0
 
 
+def test_an_interruption_before_anything_runs_says_that_nothing_is_kept(tmp_path, monkeypatch, capsys):
+    def plan_run(asked, *, gpu, report):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(planning, "plan_run", plan_run)
+    assert harness_run(tmp_path / "runs") == 130
+    captured = capsys.readouterr()
+    assert captured.err == "interrupted before the first answer; nothing is kept\n"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pocket", "--codec", "rtn:bits=2", "--codec", "foo"], "harness: no codec is called 'foo'"),
+        (["nofam"], "harness: unknown family 'nofam'"),
+    ],
+)
+def test_quality_refuses_names_before_anything_is_shown_or_made(arguments, message, tmp_path, capsys):
+    output = tmp_path / "quality"
+    assert run_command(["quality", *arguments, "--output", str(output)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(message)
+    assert (captured.out, captured.err.count("\n"), output.exists()) == ("", 1, False)
+
+
 def test_report_rebuilds_the_same_summary(planned, tmp_path, capsys):
     harness_run(tmp_path)
     path = tmp_path / "the-run" / "summary.json"
@@ -181,6 +207,15 @@ def trace_file(tmp_path, make_trace):
     return path
 
 
+@pytest.fixture
+def nameless_trace(tmp_path, make_trace):
+    """A trace that names no expert, which any family serves."""
+    made = make_trace([TraceRequest(id="r0", t_ms=0, prompt="p")])
+    path = tmp_path / "nameless.jsonl"
+    write_trace(path, made.header, made.requests)
+    return path
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -193,12 +228,17 @@ def trace_file(tmp_path, make_trace):
         (["--trace", "TRACE", "--require-slo", "2"], "--require-slo must be between 0 and 1, got 2.0"),
         (["--trace", "TRACE", "--threads", "0"], "--threads at least 1"),
         (["--trace", "TRACE", "--bogus"], "No such option"),
+        (["--trace", "PLAIN", "--pin", "VELM,foo"], "--pin names foo, which the run does not serve; it has "),
         ([], "Missing option '--trace'"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_ends_with_1(arguments, message, trace_file, tmp_path, capsys):
+def test_a_users_mistake_is_one_line_and_ends_with_1(
+    arguments, message, trace_file, nameless_trace, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("harness.planning.prepare", lambda *_, **__: pytest.fail("checkpoints are made ready"))
     runs = tmp_path / "runs"
-    given = [str(trace_file) if word == "TRACE" else word for word in arguments]
+    files = {"TRACE": str(trace_file), "PLAIN": str(nameless_trace)}
+    given = [files.get(word, word) for word in arguments]
     assert run_command(["run", "--runs-dir", str(runs), *given]) == 1
     error = capsys.readouterr().err
     assert message in error

@@ -52,7 +52,7 @@ def test_a_manifest_survives_the_file(tmp_path):
     ("content", "message"),
     [
         (None, "not a run: cannot read manifest.json"),
-        ("{", "manifest.json, field"),
+        ("{", r"manifest\.json: Invalid JSON"),
         (json.dumps({"run_id": 1}), "field run_id"),
     ],
 )
@@ -82,6 +82,8 @@ def test_runs_are_found_by_path_end_of_id_and_latest(tmp_path):
     assert find_run("11", tmp_path).path.name == "2026-a-11"
     assert find_run("latest", tmp_path).path.name == "2026-b-22"
     assert find_run(str(tmp_path / "2026-a-11"), tmp_path / "elsewhere").path.name == "2026-a-11"
+    with pytest.raises(UsageError, match=r"no runs yet in .*none; make one: harness run --trace mixed\.jsonl"):
+        find_run("latest", tmp_path / "none")
     with pytest.raises(UsageError, match="no run '33'"):
         find_run("33", tmp_path)
     (tmp_path / "elsewhere").mkdir()
