@@ -107,7 +107,9 @@ def read_family(root: Path) -> Family:
     try:
         record = FamilyRecord.model_validate_json(path.read_bytes())
     except OSError as cause:
-        raise FamilyError(f"{root} is no model family: it has no readable {FAMILY_FILE} (docs/own-models.md shows one)") from cause
+        raise FamilyError(
+            f"{root} is no model family: it has no readable {FAMILY_FILE} (docs/own-models.md shows one)"
+        ) from cause
     except ValidationError as cause:
         first = cause.errors()[0]
         where = ".".join(map(str, first["loc"])) or "content"
