@@ -1,6 +1,5 @@
 """Answers of one model to one task's test problems, in a process of its own. Imports torch, but not on import."""
 
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from harness.quality import Item, Unit, UnitHeader, write_unit
 from workloads.tasks import Problem, get_task, sample_split
 from workloads.verifiers import verify
 
-__all__ = ["UnitJob", "answer_unit", "end_on_interrupt"]
+__all__ = ["UnitJob", "answer_unit"]
 
 BATCH = 100
 
@@ -33,11 +32,6 @@ class UnitJob:
     output: Path
     scratch: Path
     max_tokens: int
-
-
-def end_on_interrupt() -> None:
-    """Let a Ctrl-C end this process at once and in silence: a unit is written whole or not at all."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def answer_unit(job: UnitJob) -> Path:

@@ -4,16 +4,16 @@ import hashlib
 import json
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness.answers import UnitJob, answer_unit, end_on_interrupt
+from harness.answers import UnitJob, answer_unit
 from harness.errors import UsageError
-from harness.evaluation_log import Evaluation, add_evaluation, evaluations_of
+from harness.evaluation_log import Evaluation, add_evaluation, evaluations_of, refuse_other
 from harness.prepare import prepare
 from harness.prepared import Prepared, PrepareRequest
 from harness.provenance import collect_provenance, python_command
@@ -30,6 +30,7 @@ from harness.quality import (
 from harness.results import to_json_object, write_atomic
 from harness.telemetry import NullGpu
 from meswitch.home import home_dir
+from meswitch.termination import stay_with_parent
 
 __all__ = ["DEFAULT_CODECS", "QualityOptions", "evaluate", "rebuild_quality"]
 
@@ -85,14 +86,35 @@ def evaluate(
 
     Raises:
         MeswitchError, WorkloadError, HarnessError: family, codec or task is unknown or damaged.
+        UsageError: the output holds answers to other problems, of another family, or under codecs that are left out.
     """
+    kept = [header for path in (options.output / ANSWERS).rglob(f"*{UNIT_SUFFIX}") if (header := read_header(path))]
+    # before any work
+    _check_kept(kept, options)
     with TemporaryDirectory(prefix="harness-quality-") as scratch:
         jobs = list(_jobs(options, Path(scratch), report))
+        refuse_other(options.output / ANSWERS, {h.family for h in kept}, jobs[0].header.family, "of family {}")
         missing = [job for job in jobs if read_header(job.output) != job.header]
         if missing:
             add_evaluation(options.output / ANSWERS, _evaluation(options, missing))
         _answer(missing, len(jobs), options.jobs, progress)
     return rebuild_quality(options.output, keys={job.header.key for job in jobs})
+
+
+def _check_kept(kept: Sequence[UnitHeader], options: QualityOptions) -> None:
+    """Refuse options under which kept answers would be replaced, or would no longer be in the table."""
+    if not kept:
+        return
+    # imports torch, which takes a second
+    from meswitch.codecs import parse_codec
+
+    answers = options.output / ANSWERS
+    refuse_other(answers, {header.n for header in kept}, options.n, "of {} problems a task")
+    refuse_other(answers, {header.seed for header in kept}, options.seed, "of seed {}")
+    asked = {parse_codec(codec) for codec in options.codecs}
+    for spec in sorted({header.codec for header in kept if header.codec}):
+        if parse_codec(spec) not in asked:
+            raise UsageError(f"{answers} holds records of {spec}, which this call leaves out; give --output")
 
 
 def _evaluation(options: QualityOptions, missing: list[UnitJob]) -> Evaluation:
@@ -111,14 +133,20 @@ def _answer(missing: list[UnitJob], total: int, processes: int, progress: Callab
     done = total - len(missing)
     progress(done, total, "")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=end_on_interrupt) as pool:
-        futures = {pool.submit(answer_unit, job): job for job in missing}
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=stay_with_parent) as pool:
+        futures: dict[Future[Path], UnitJob] = {}
         try:
+            futures.update((pool.submit(answer_unit, job), job) for job in missing)
             for future in as_completed(futures):
                 future.result()
                 done += 1
                 header = futures[future].header
                 progress(done, total, f"{header.expert} {header.codec or header.model}")
+        except KeyboardInterrupt:
+            # at once: a unit is written whole or not at all. A pool that breaks cannot bear cancelled futures
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
         except BaseException:
             # what has not begun never will; leaving the block waits for the rest
             for future in futures:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from harness.errors import RunFormatError
+from harness.errors import RunFormatError, UsageError
 from harness.results import describe_invalid, write_atomic
 
-__all__ = ["Evaluation", "add_evaluation", "evaluations_of"]
+__all__ = ["Evaluation", "add_evaluation", "evaluations_of", "refuse_other", "refuse_other_config"]
 
 LOG_FILE = "evaluations.json"
 
@@ -44,6 +44,39 @@ def add_evaluation(folder: Path, evaluation: Evaluation) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     log = (*_read(folder / LOG_FILE), evaluation)
     write_atomic(folder / LOG_FILE, _LOG.dump_json(log, indent=2) + b"\n")
+
+
+def refuse_other(where: Path, kept: Collection[object], asked: object, words: str) -> None:
+    """Refuse to write over records of another configuration.
+
+    Args:
+        where: the records are.
+        kept: the values that they have, of which `asked` must be the only one, if there is any.
+        words: that a value stands in, at `{}`.
+
+    Raises:
+        UsageError: with one of the others.
+    """
+    others = sorted(str(value) for value in kept if value != asked)
+    if others:
+        held = words.format(others[0])
+        raise UsageError(f"{where} holds records {held}, this call asks for {asked}; give --output")
+
+
+def refuse_other_config(folder: Path, asked: Mapping[str, JsonValue], words: Mapping[str, str]) -> None:
+    """Refuse a configuration that differs from those of the log in `folder`.
+
+    Args:
+        words: of each name of the configuration that is compared, as `refuse_other` takes them.
+
+    Raises:
+        RunFormatError: the log is damaged.
+        UsageError: a value differs.
+    """
+    log = _read(folder / LOG_FILE)
+    for name, sentence in words.items():
+        kept = [evaluation.config[name] for evaluation in log if name in evaluation.config]
+        refuse_other(folder, kept, asked[name], sentence)
 
 
 def evaluations_of(folder: Path, keys: Collection[str]) -> tuple[Evaluation, ...]:

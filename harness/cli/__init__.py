@@ -1,11 +1,13 @@
 """The `harness` command.
 
 Exit codes: 0 done, 1 usage or any other error, 2 the run is invalid, 3 an SLO was missed that `--require-slo` asks for,
-130 interrupted.
+130 interrupted, 143 ended by a SIGTERM, which is taken as a Ctrl-C is.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec
 
 import typer
 
@@ -27,14 +29,30 @@ from harness.cli.switching import switching as switching_
 from harness.cli.trace import trace_app
 from harness.errors import HarnessError
 from meswitch.errors import MeswitchError
+from meswitch.termination import INTERRUPTED, run_to_exit_code
 from workloads.errors import WorkloadError
 
 __all__ = ["app", "main", "run_command"]
 
-INTERRUPTED = 130
+P = ParamSpec("P")
 
 # newer versions of typer bring a click of their own: found this way, the base of its errors is right in either
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def going_on(command: Callable[P, int | None]) -> Callable[P, int | None]:
+    """The command, which says on a Ctrl-C that what it has kept is not lost."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int | None:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("harness: interrupted; the same command goes on where it stopped", file=sys.stderr)
+            return INTERRUPTED
+
+    return run
+
 
 # the commands carry an underscore here, because their plain names are this package's modules
 app = typer.Typer(
@@ -54,8 +72,8 @@ app.command(name="switching")(switching_)
 app.command(name="report")(report_)
 app.command(name="selftest")(selftest_)
 app.command(name="env")(environment)
-app.command(name="quality")(quality_)
-app.command(name="grid")(grid_)
+app.command(name="quality")(going_on(quality_))
+app.command(name="grid")(going_on(grid_))
 app.command(name="sizes")(sizes_)
 app.command(name="parity")(parity_)
 app.command(name="policies")(policies_)
@@ -84,7 +102,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command line of this process and end it."""
-    sys.exit(run_command(sys.argv[1:]))
+    sys.exit(run_to_exit_code(lambda: run_command(sys.argv[1:])))
 
 
 def _fail(message: str) -> int:

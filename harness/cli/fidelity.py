@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import JsonValue
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from harness.errors import UsageError
-from harness.evaluation_log import Evaluation, add_evaluation
+from harness.evaluation_log import Evaluation, add_evaluation, refuse_other_config
 from harness.fidelity.arms import arms_of
 from harness.fidelity.means import label_of
 from harness.fidelity.rebuild import FidelityReport, rebuild_fidelity
@@ -29,6 +30,8 @@ __all__ = ["FidelityRequest", "fidelity"]
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 VALIDATION_ITEMS, CALIBRATION_ITEMS = 64, 128
+COMPARED = {"family": "of family {}", "n": "of {} problems a task", "steps_scale": "of --steps-scale {}"}
+"""What all records of a folder share, and how it is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,7 @@ def evaluate(request: FidelityRequest, started: float) -> bool:
     from meswitch.cli.family import check_device
 
     check_device(request.device)
+    check_kept(request)
     # before a base is fetched
     arms = arms_of(request.codecs)
     with saying() as report:
@@ -126,16 +130,17 @@ def smollm2(request: FidelityRequest, report: Callable[[str], None]) -> Source:
 
     Raises:
         UsageError: no data directory was given.
+        FamilyError: a task is unknown, or one of its files is missing.
     """
     from harness.fidelity.smollm2 import Smollm2, Smollm2Options
-    from meswitch.families.smollm2.tasks import HARD_TASKS, SCORED_TASKS, check_task
+    from meswitch.families.smollm2.tasks import HARD_TASKS, SCORED_TASKS, check_files
     from meswitch.home import home_dir
 
     if request.data is None:
         raise UsageError("smollm2 needs its tasks' files; give their directory with --data (docs/quality.md)")
     tasks = request.tasks or (*SCORED_TASKS, *HARD_TASKS)
     for task in tasks:
-        check_task(task)
+        check_files(task, request.data)
     options = Smollm2Options(
         data=request.data,
         home=home_dir(),
@@ -163,6 +168,16 @@ def bundled(request: FidelityRequest, report: Callable[[str], None]) -> Source:
         report=report,
     )
     return family, request.tasks or family.experts, (0,)
+
+
+def check_kept(request: FidelityRequest, *, folder: str = "records") -> None:
+    """Refuse a call whose records would not be of the items, or the experts, of those that are kept.
+
+    Raises:
+        UsageError: with what differs.
+    """
+    asked: dict[str, JsonValue] = {"family": request.family, "n": request.n, "steps_scale": request.steps_scale}
+    refuse_other_config(request.output / folder, asked, COMPARED)
 
 
 def log_evaluation(request: FidelityRequest, experts: Sequence[tuple[str, int]], *, folder: str = "records") -> None:

@@ -39,8 +39,10 @@ def _measure(
 ) -> None:
     from harness.cli.fidelity import CALIBRATION_ITEMS
     from harness.fidelity.pocket import DiskFamily
-    from harness.grids.measure import GridOptions, measure_grid
+    from harness.grids.measure import GridOptions, check_grid, measure_grid
     from meswitch.allocation import EvolutionConfig
+    from meswitch.cli.family import check_device
+    from meswitch.families import load_family
     from meswitch.home import home_dir
 
     options = GridOptions(
@@ -50,6 +52,11 @@ def _measure(
         bits=bits,
         search=EvolutionConfig(generations=generations),
     )
+    known = load_family(name)
+    options = options.of_tasks(tuple(known.experts))
+    check_grid(known.name, options, path)
+    # for the bars of transformers, which it silences
+    check_device("cpu")
     say = typer.echo
     family = DiskFamily(name, home_dir(), device="cpu", n=n, n_held_out=CALIBRATION_ITEMS, report=say)
-    measure_grid(family, options.of_tasks(family.experts), path, say)
+    measure_grid(family, options, path, say)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from harness.cli.fidelity import FidelityRequest, log_evaluation, saying, smollm2
+from harness.cli.fidelity import FidelityRequest, check_kept, log_evaluation, saying, smollm2
 from harness.errors import UsageError
 from harness.fidelity.program_table import PassMean, percent, rebuild_programs
 
@@ -60,6 +60,7 @@ def _evaluate(request: FidelityRequest, started: float) -> bool:
     from workloads.sandbox import judge
 
     check_device(request.device)
+    check_kept(request, folder="programs")
     # before a base is fetched: each codec once and known, and programs can be run here
     arms_of(request.codecs)
     for spec in request.codecs:

@@ -9,17 +9,19 @@ import torch
 from torch import nn
 
 from harness.errors import UsageError
+from harness.evaluation_log import refuse_other
 from harness.fidelity.bench import Bench, Scores
 from harness.fidelity.evaluate import Family
 from harness.fidelity.moments import Moments, collect_moments
 from harness.fidelity.subject import Subject, take_weights
 from harness.flat_table import FlatRow, FlatTable
 from harness.grids.cells import Cell, allocation_cells, base_cells, table_cells
+from harness.grids.quantised import check_torchao
 from harness.provenance import collect_provenance, python_command
 from harness.telemetry import NullGpu
 from meswitch.allocation import EvolutionConfig
 
-__all__ = ["COLUMNS", "GRIDS", "KEY", "Grid", "GridOptions", "measure_grid"]
+__all__ = ["COLUMNS", "GRIDS", "KEY", "Grid", "GridOptions", "check_grid", "measure_grid"]
 
 Grid = Literal["base", "tables", "allocation"]
 GRIDS: tuple[Grid, ...] = get_args(Grid)
@@ -57,6 +59,29 @@ class GridOptions:
             raise UsageError(f"a grid must be one of {', '.join(GRIDS)}, got {self.grid!r}")
         if self.n < 1 or not self.bits or min(self.bits) <= 0:
             raise UsageError(f"--n and --bits must be positive, got {self.n} and {list(self.bits)}")
+
+
+def check_grid(family: str, options: GridOptions, path: Path | None) -> None:
+    """Refuse, before any work, what could not be measured here or does not belong to the table at `path`.
+
+    Args:
+        family: by its own name.
+        options: with tasks.
+
+    Raises:
+        RunFormatError: the table is damaged.
+        UsageError: it is of another family, number of items or budgets; or what quantises bases is not installed.
+    """
+    rows = FlatTable(path, columns=COLUMNS, key=KEY).rows
+    if path is not None:
+        refuse_other(path, {row["family"] for row in rows}, family, "of family {}")
+        refuse_other(path, {row["n"] for row in rows}, options.n, "of {} items a task")
+        if options.grid == "allocation" and rows:
+            kept = {str(row["linear"]).partition(" bits")[0] for row in rows}
+            asked = {f"{bits:g}" for bits in options.bits}
+            refuse_other(path, [", ".join(sorted(kept))], ", ".join(sorted(asked)), "of --bits {}")
+    if options.grid == "base" and not {*options.tasks} <= {row["task"] for row in rows}:
+        check_torchao()
 
 
 def measure_grid(family: Family, options: GridOptions, path: Path | None, say: Callable[[str], None]) -> list[FlatRow]:

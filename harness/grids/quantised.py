@@ -9,7 +9,7 @@ from torch import nn
 
 from harness.errors import UsageError
 
-__all__ = ["GROUP", "PRECISIONS", "Precision", "quantised"]
+__all__ = ["GROUP", "PRECISIONS", "Precision", "check_torchao", "quantised"]
 
 Precision = Literal["float32", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "int4")
@@ -45,6 +45,15 @@ def quantised(
     return found
 
 
+def check_torchao() -> None:
+    """Refuse to go on where bases cannot be quantised.
+
+    Raises:
+        UsageError: torchao is not installed.
+    """
+    _torchao("int8")
+
+
 def _torchao(precision: Precision) -> tuple[Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -52,7 +61,9 @@ def _torchao(precision: Precision) -> tuple[Any, Any]:
             from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, quantize_
             from torchao.quantization.granularity import PerGroup
         except ImportError as cause:
-            raise UsageError(f"{precision} bases need torchao 0.18 or later (pip install torchao): {cause}") from cause
+            raise UsageError(
+                f"{precision} bases need torchao 0.18 or later; pip install 'meswitch[quality]' ({cause})"
+            ) from cause
     if precision == "int8":
         return quantize_, Int8WeightOnlyConfig()
     # torchao's own int4 layouts are for GPUs; these are the same numbers, one a byte

@@ -13,11 +13,10 @@ from meswitch.cli.inspect import inspect, verify
 from meswitch.cli.library import list_command, remove
 from meswitch.cli.merge import merge
 from meswitch.errors import MeswitchError
+from meswitch.termination import INTERRUPTED, run_to_exit_code
 from workloads.errors import WorkloadError
 
 __all__ = ["app", "main", "run"]
-
-INTERRUPTED = 130
 
 # typer brings its own click, or uses the one that is installed: its own names are the stable way to the base class
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -86,8 +85,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main() -> NoReturn:
-    """Run the command line of this process and exit."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line of this process and exit; with 143 after a SIGTERM."""
+    sys.exit(run_to_exit_code(lambda: run(sys.argv[1:])))
 
 
 def _usage_message(error: Exception) -> str:

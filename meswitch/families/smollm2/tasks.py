@@ -23,7 +23,7 @@ from typing import Any
 from meswitch.errors import FamilyError
 from workloads.tasks import get_task, sample_split
 
-__all__ = ["HARD_TASKS", "SCORED_TASKS", "Pair", "TaskData", "check_task", "load_task"]
+__all__ = ["HARD_TASKS", "SCORED_TASKS", "Pair", "TaskData", "check_files", "check_task", "load_task"]
 
 SCORED_TASKS = ("sql", "intent", "velm", "arithmetic")
 """Tasks with short exact answers, which a model of 135 million parameters learns."""
@@ -76,7 +76,7 @@ def load_task(name: str, data: Path, *, seed: int) -> TaskData:
     Raises:
         FamilyError: there is no such task, or a file is missing or not as described.
     """
-    check_task(name)
+    check_files(name, data)
     if name in GENERATED:
         return generated_task(name, seed)
     files, read = READERS[name]
@@ -84,10 +84,6 @@ def load_task(name: str, data: Path, *, seed: int) -> TaskData:
     try:
         train, validation, test = read([rows_of(path) for path in paths])
         digest = hash_of(paths)
-    except FileNotFoundError as cause:
-        raise FamilyError(
-            f"task {name} needs {cause.filename}; give the directory that holds it with --data"
-        ) from cause
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as cause:
         raise FamilyError(
             f"task {name}: {', '.join(map(str, paths))} must be as docs/quality.md says: {cause}"
@@ -122,6 +118,18 @@ def check_task(name: str) -> None:
     known = (*SCORED_TASKS, *HARD_TASKS)
     if name not in known:
         raise FamilyError(f"task must be one of {', '.join(known)}, got {name!r}")
+
+
+def check_files(name: str, data: Path) -> None:
+    """Refuse a task that there is not, or whose files are not below `data`. Opens none of them.
+
+    Raises:
+        FamilyError: with the first file that is missing.
+    """
+    check_task(name)
+    for file in () if name in GENERATED else READERS[name][0]:
+        if not (data / file).is_file():
+            raise FamilyError(f"task {name} needs {data / file}; give the directory that holds it with --data")
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

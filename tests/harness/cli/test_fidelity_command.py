@@ -71,11 +71,24 @@ def test_the_log_of_likelihoods_names_the_commit_that_a_user_says(
         return True
 
     monkeypatch.setattr("harness.fidelity.evaluate.evaluate_fidelity", keep_all)
+    monkeypatch.setattr("harness.fidelity.smollm2.Smollm2", lambda options, report: None)
+    (tmp_path / "wikisql").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / f"wikisql/{name}.jsonl.gz").touch()
     command = ["quality", "smollm2", "--data", str(tmp_path), "--task", "sql", "--seeds", "1", "--commit", "c0ffee"]
     assert run_command([*command, "--output", str(tmp_path)]) == 0
     (entry,) = json.loads((tmp_path / "records" / "evaluations.json").read_text())
     assert entry["provenance"]["git"] == {"commit": "c0ffee", "dirty": None}
     assert entry["keys"] == ["sql-0"]
+    # the same goes on; what would be of other items, or of experts trained otherwise, does not
+    assert run_command([*command, "--output", str(tmp_path)]) == 0
+    for option, message in (
+        (["--n", "7"], "records holds records of 500 problems a task, this call asks for 7; give --output"),
+        (["--steps-scale", "0.5"], "holds records of --steps-scale 1.0, this call asks for 0.5; give --output"),
+    ):
+        assert run_command([*command, *option, "--output", str(tmp_path)]) == 1
+        assert message in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "records" / "evaluations.json").read_text())) == 2
 
 
 @pytest.mark.parametrize(
@@ -84,6 +97,7 @@ def test_the_log_of_likelihoods_names_the_commit_that_a_user_says(
         ([], "smollm2 needs its tasks' files; give their directory with --data"),
         (["--data", ".", "--task", "x"], "task must be one of sql, intent, velm, arithmetic, gsm8k, mbpp, got 'x'"),
         (["--data", ".", "--codec", "bitdelta", "--codec", "bitdelta"], "each codec may be given once"),
+        (["--data", "/none", "--task", "gsm8k"], "task gsm8k needs /none/gsm8k/train.jsonl.gz; give the directory"),
         (["--rebuild"], "no records are kept in"),
     ],
 )

