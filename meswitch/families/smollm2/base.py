@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import redirect_stderr
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -107,7 +108,7 @@ def check_reader() -> None:
         FamilyError: the package `gguf` is missing.
     """
     try:
-        import gguf  # noqa: F401
+        import_module("gguf")
     except ImportError as cause:
         raise FamilyError(
             "the base of smollm2 is a GGUF file, which the package gguf reads; pip install 'meswitch[quality]'"
