@@ -1,6 +1,7 @@
 """`harness sweep`: how throughput, waiting, switching and memory grow with the number of experts."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from harness.sweep.presets import PRESETS, SweepChoices, choose
 from harness.sweep.results import CellRecord, SweepDirectory
 from harness.sweep.rows import SweepRow
 from harness.sweep.workload import Workload
-from harness.telemetry import card_name, check_gpu, open_gpu
+from harness.telemetry import GpuMonitor, card_name, check_gpu, open_gpu
 from harness.units import MISSING, format_number, format_seconds, format_share
 
 __all__ = ["cell_columns", "sweep"]
@@ -104,18 +105,22 @@ def sweep(
     )
     workload = _workload(choices, requests=requests_per_cell, seed=seed)
     check_runs_dir(out, option="--out")
-    if not dry_run:
-        _check_gpu(options.device)
-    console = Console(stderr=True)
-    with console.status("preparing") as status:
-        plan = plan_sweep(
-            grid, workload, options, family=choices.family or "", codec=codec, commit=commit, report=status.update
-        )
-    if dry_run:
-        _check_card(plan, SweepDirectory(out))
-        _print_plan(plan, SweepDirectory(out))
-        return OK
-    return _run(plan, SweepDirectory(out), console, time_limit=time_limit, report=report)
+    console, directory = Console(stderr=True), SweepDirectory(out)
+    with closing(open_gpu()) as gpu:
+        if not dry_run:
+            # before anything is made ready for a GPU that is not there
+            check_gpu(options.device, gpu)
+        with console.status("preparing") as status:
+            plan = plan_sweep(
+                grid, workload, options, family=choices.family or "", codec=codec, commit=commit, report=status.update
+            )
+        if dry_run:
+            # refused as by the call that measures: what another card measured is not done
+            card = card_name(gpu.description) if options.device == "cuda" else None
+            check_card(directory, configuration=plan.configuration, card=card)
+            _print_plan(plan, directory)
+            return OK
+        return _run(plan, directory, console, gpu=gpu, time_limit=time_limit, report=report)
 
 
 def _grid(choices: SweepChoices) -> Grid:
@@ -145,10 +150,15 @@ def _workload(choices: SweepChoices, *, requests: int | None, seed: int) -> Work
 
 
 def _run(
-    plan: SweepPlan, directory: SweepDirectory, console: Console, *, time_limit: float | None, report: bool
+    plan: SweepPlan,
+    directory: SweepDirectory,
+    console: Console,
+    *,
+    gpu: GpuMonitor,
+    time_limit: float | None,
+    report: bool,
 ) -> int:
     interrupted = False
-    gpu = open_gpu()
     try:
         progress = SweepProgress(
             on_engine=lambda arm, experts: console.print(f"{arm}: an engine of {experts} experts", highlight=False),
@@ -158,8 +168,6 @@ def _run(
         left = execute_sweep(plan, directory, gpu=gpu, progress=progress, time_limit_s=time_limit)
     except KeyboardInterrupt:
         interrupted, left = True, 0
-    finally:
-        gpu.close()
     if interrupted and not directory.manifest.exists():
         console.print("interrupted before the first cell; nothing is kept")
         return INTERRUPTED
@@ -176,25 +184,6 @@ def _run(
     if interrupted:
         return INTERRUPTED
     return OK if all(row.valid or row.outcome in ("does-not-fit", "oom") for row in rows) else INVALID
-
-
-def _check_card(plan: SweepPlan, directory: SweepDirectory) -> None:
-    """Refuse as the call that measures would: what another card measured is not done."""
-    gpu = open_gpu()
-    try:
-        card = card_name(gpu.description) if plan.options.device == "cuda" else None
-        check_card(directory, configuration=plan.configuration, card=card)
-    finally:
-        gpu.close()
-
-
-def _check_gpu(device: str) -> None:
-    """Refuse a GPU that is not there before anything is made ready for it."""
-    gpu = open_gpu()
-    try:
-        check_gpu(device, gpu)
-    finally:
-        gpu.close()
 
 
 def _started(seconds: float, phases: Mapping[str, float]) -> str:
