@@ -67,12 +67,17 @@ def fidelity(request: FidelityRequest) -> int:
     if request.as_json:
         sys.stdout.write((request.output / "quality.json").read_text())
         return 0
+    say_written(means_table(report), request.output / "quality.json", done=done)
+    return 0
+
+
+def say_written(table: Table, path: Path, *, done: bool) -> None:
+    """Show `table`, where all of it is, and whether there is more to measure."""
     console = Console()
-    console.print(means_table(report))
-    console.print(f"written {request.output / 'quality.json'}", highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(f"written {path}", highlight=False, soft_wrap=True)
     if not done:
         console.print("the time limit cut it short: call again to go on", highlight=False)
-    return 0
 
 
 def publish(report: FidelityReport, output: Path) -> None:

@@ -6,10 +6,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
-from harness.cli.fidelity import FidelityRequest, check_kept, log_evaluation, saying, smollm2
+from harness.cli.fidelity import FidelityRequest, check_kept, log_evaluation, say_written, saying, smollm2
 from harness.errors import UsageError
 from harness.fidelity.program_table import PassMean, percent, rebuild_programs
 
@@ -38,11 +37,7 @@ def programs(request: FidelityRequest) -> int:
     if request.as_json:
         sys.stdout.write((request.output / "programs.json").read_text())
         return 0
-    console = Console()
-    console.print(_table(means))
-    console.print(f"written {request.output / 'programs.json'}", highlight=False, soft_wrap=True)
-    if not done:
-        console.print("the time limit cut it short: call again to go on", highlight=False)
+    say_written(_table(means), request.output / "programs.json", done=done)
     return 0
 
 

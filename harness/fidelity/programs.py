@@ -17,6 +17,7 @@ import torch
 
 from harness.errors import UsageError
 from harness.fidelity.describe import describe, size_of, stacks_of
+from harness.fidelity.evaluate import Family
 from harness.fidelity.moments import collect_moments
 from harness.fidelity.program_records import ProgramRecord, append_programs, keep_programs
 from harness.fidelity.subject import Subject, take_weights
@@ -42,13 +43,10 @@ PROGRAM_ARMS = (
 """The paper's codes, what an unbiased step and salient channels are worth, signs, and positions."""
 
 
-class ProgramFamily(Protocol):
-    """Where subjects and the problems of their tasks come from."""
+class ProgramFamily(Family, Protocol):
+    """Where subjects come from, and the tokenizer that the problems of their tasks are written with."""
 
     tokenizer: Any
-
-    def subject(self, task: str, seed: int) -> Subject:
-        """The expert of a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
