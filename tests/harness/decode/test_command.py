@@ -11,20 +11,11 @@ import torch
 
 from harness.cli import run_command
 from harness.decode import DecodeCase, command
-from harness.telemetry import GpuState, NullGpu
+from harness.telemetry import NullGpu
 from meswitch.cuda.memory_plan import MemoryPlan
+from tests.harness.fake_gpu import FakeGpu
 
 PUBLISHED = Path(__file__).parents[3] / "reports" / "results" / "h100-80gb"
-
-
-class FakeGpu(NullGpu):
-    """A GPU of a name and a clock."""
-
-    def __init__(self) -> None:
-        super().__init__("Fake GPU")
-
-    def state(self) -> GpuState:  # type: ignore[override]
-        return GpuState(sm_clock_mhz=1980, throttle_reasons=())
 
 
 class FakeRig:

@@ -11,18 +11,9 @@ import torch
 from harness.cli import run_command
 from harness.prefill import PrefillCase, command
 from harness.prefill.timing import PromptTimes
-from harness.telemetry import GpuState, NullGpu
+from harness.telemetry import NullGpu
 from meswitch.cuda.memory_plan import MemoryPlan
-
-
-class FakeGpu(NullGpu):
-    """A GPU of a name and a clock."""
-
-    def __init__(self) -> None:
-        super().__init__("Fake GPU")
-
-    def state(self) -> GpuState:  # type: ignore[override]
-        return GpuState(sm_clock_mhz=1980, throttle_reasons=())
+from tests.harness.fake_gpu import FakeGpu
 
 
 class FakeRig:
