@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +54,10 @@ class FidelityRequest:
     processes: int | None
     rebuild: bool
     as_json: bool
+
+    def deadline_s(self, started_s: float) -> float:
+        """When a call that began at `started_s` begins nothing more, on the same clock."""
+        return float("inf") if self.time_limit_s is None else started_s + self.time_limit_s
 
 
 def fidelity(request: FidelityRequest) -> int:
@@ -118,7 +122,7 @@ def evaluate(request: FidelityRequest, started: float) -> bool:
             output=request.output,
             experts=experts_of(tasks, seeds, request.experts),
             arms=arms,
-            deadline_s=started + request.time_limit_s if request.time_limit_s is not None else float("inf"),
+            deadline_s=request.deadline_s(started),
             tokens_per_batch=TOKENS_PER_BATCH[request.device],
         )
         log_evaluation(request, options.experts)
@@ -188,11 +192,13 @@ def check_kept(request: FidelityRequest, *, folder: str = "records") -> None:
 def log_evaluation(request: FidelityRequest, experts: Sequence[tuple[str, int]], *, folder: str = "records") -> None:
     """Note who measures what beside its records, before it is measured."""
     config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
+    with closing(open_gpu()) as gpu:
+        provenance = to_json_object(collect_provenance(gpu, commit=request.commit))
     evaluation = Evaluation(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         command=tuple(python_command()),
         config=to_json_object(config),
-        provenance=to_json_object(collect_provenance(open_gpu(), commit=request.commit)),
+        provenance=provenance,
         keys=tuple(f"{task}-{seed}" for task, seed in experts),
     )
     add_evaluation(request.output / folder, evaluation)

@@ -72,7 +72,7 @@ def _evaluate(request: FidelityRequest, started: float) -> bool:
             specs=request.codecs or PROGRAM_ARMS,
             rows=ROWS[request.device],
             processes=request.processes or os.cpu_count() or 1,
-            deadline_s=started + request.time_limit_s if request.time_limit_s is not None else float("inf"),
+            deadline_s=request.deadline_s(started),
         )
         log_evaluation(request, options.experts, folder="programs")
         torch.set_float32_matmul_precision("high")
