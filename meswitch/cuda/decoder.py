@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from meswitch.cuda.decoder_shape import DecoderShape, inverse_frequencies
 from meswitch.cuda.kv_cache import KvCache
 from meswitch.cuda.linear import DeltaColumns, StepGroups, SwitchLinear
+from meswitch.cuda.prompt_attention import prompt_attention
 from meswitch.cuda.prompt_state import PromptTensors
 from meswitch.cuda.slot_layout import MatrixPart, VectorPart
 from meswitch.cuda.slots import SlotArena
@@ -180,9 +181,7 @@ class Decoder:
             qkv = layer.qkv.prefill(x, slots, refined=refined)
             self._rotate(piece, layer, qkv, prompt.positions, prompt.cache_rows, slots, out=prompt.queries)
 
-    def attend(
-        self, layer: int, prompt: PromptTensors, *, tokens: int, start: int, cache_row: int, mask: torch.Tensor | None
-    ) -> None:
+    def attend(self, layer: int, prompt: PromptTensors, *, tokens: int, start: int, cache_row: int) -> None:
         """Attention of the queries of `prompt` over their row of the cache.
 
         Args:
@@ -190,21 +189,10 @@ class Decoder:
             prompt: its first `tokens` rows are attended for.
             start: position of the first of them.
             cache_row: of the request.
-            mask: `attention_mask(start, tokens)`.
         """
         keys, values = (held[layer, cache_row, :, : start + tokens] for held in (self._cache.keys, self._cache.values))
-        queries = prompt.queries[:tokens].transpose(0, 1)
-        x = F.scaled_dot_product_attention(
-            queries[None], keys[None], values[None], attn_mask=mask, is_causal=mask is None, enable_gqa=True
-        )
-        prompt.attended[:tokens].view(tokens, *x.shape[1::2]).copy_(x[0].transpose(0, 1))
-
-    def attention_mask(self, start: int, tokens: int) -> torch.Tensor | None:
-        """Which positions so many tokens from `start` on attend to; `None` where each attends to those before it."""
-        if not start:
-            return None
-        columns = torch.arange(start + tokens, device=self._weights.memory.device)
-        return columns[None, :] <= columns[start:, None]
+        x = prompt_attention(prompt.queries[:tokens], keys, values)
+        prompt.attended[:tokens].view_as(x).copy_(x)
 
     def first_token(self, h: torch.Tensor, state: StepTensors) -> None:
         """Choose the token after the one whose residual stream is `h` `[1, K]` into `state.chosen`, of that one row."""

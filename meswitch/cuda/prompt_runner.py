@@ -92,7 +92,6 @@ class PromptRunner:
         size = next(size for size in self._sizes if size >= T)
         prompt, key = self._parts[size], _Key(size, slot >= 0, refined or not self._decoder.has_planes)
         prompt.load(tokens, start=start, cache_row=cache_row, slot=slot)
-        mask = self._decoder.attention_mask(start, T)
         for piece in range(self._decoder.pieces):
             for segment in self._decoder.segments_of(piece):
                 wait(segment)
@@ -101,7 +100,7 @@ class PromptRunner:
             else:
                 self._compute(piece, key)
             if piece < self._decoder.pieces - 1:
-                self._decoder.attend(piece, prompt, tokens=T, start=start, cache_row=cache_row, mask=mask)
+                self._decoder.attend(piece, prompt, tokens=T, start=start, cache_row=cache_row)
         self._last.copy_(prompt.h[T - 1 : T])
 
     def first_token(self, row: RowState, *, wait: Callable[[int], None]) -> int:
@@ -124,7 +123,7 @@ class PromptRunner:
             for key in self._keys(size):
                 for piece in range(self._decoder.pieces):
                     self._compute(piece, key)
-                self._decoder.attend(0, self._parts[size], tokens=size, start=0, cache_row=0, mask=None)
+                self._decoder.attend(0, self._parts[size], tokens=size, start=0, cache_row=0)
                 if self._pool is not None:
                     self._graphs[key] = self._capture(key, self._pool)
         self._first.load([])

@@ -11,6 +11,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.gpu
+@pytest.mark.alone
 def test_a_second_engine_finds_the_process_and_its_pinned_images_and_no_memory_of_the_first(
     small_model: Path, tmp_path: Path
 ) -> None:
