@@ -211,6 +211,9 @@ def _compressed(
     Those on their way are never more than the largest of them.
     """
     largest = max((prod(p.spec.shape) for p in parameters), default=0)
+    if device.type == "cuda":
+        # PyTorch loads its factorizations at the first call, and fails if two threads make that call together
+        torch.linalg.cholesky(torch.eye(2, dtype=torch.float64, device=device))
     with torch_threads(1) as threads:
 
         def known() -> Iterator[tuple[tuple[PlannedParameter, InputStatistics | None], int]]:

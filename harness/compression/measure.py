@@ -134,6 +134,8 @@ def measured(
     options: CompressionOptions, layers: int, say: Callable[[str], None]
 ) -> tuple[FlatRow, Mapping[str, object]]:
     """The row of one depth, and its raw record."""
+    if options.scratch is not None:
+        options.scratch.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="harness-compression-", dir=options.scratch))
     try:
         say(f"{layers} layers: drawing and writing base and expert")

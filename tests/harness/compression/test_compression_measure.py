@@ -156,7 +156,10 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
 def test_two_depths_are_measured_and_a_third_projected(shape: Path, tmp_path: Path) -> None:
     command = ["compression", "--family", str(shape), "--linear", "salient:bits=2,channels=4", "--texts", "2"]
     command += ["--tokens", "5", "--layers", "1", "--layers", "3", "--table", str(tmp_path / "rows.json")]
+    scratch = tmp_path / "not" / "there yet"
+    command += ["--scratch", str(scratch)]
     assert run_command(command) == 0
+    assert not list(scratch.iterdir())
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["layers"], row["kind"]) for row in rows] == [(1, "measured"), (3, "measured"), (2, "projection")]
     assert all(row["peak_anonymous_bytes"] > 50 << 20 for row in rows[:2])
