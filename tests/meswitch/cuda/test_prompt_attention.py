@@ -62,7 +62,7 @@ def test_a_gpu_finds_the_same_at_every_length(T: int, S: int, dtype: torch.dtype
 
 @pytest.mark.gpu
 def test_no_length_on_a_gpu_is_served_by_cudnn() -> None:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
         for T, S in ((64, 64), (97, 97), (33, 290)):
             prompt_attention(*(part.bfloat16().cuda() for part in drawn(T, S, heads=8, kv_heads=2, head_dim=128)))
         torch.cuda.synchronize()
