@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.errors import UsageError
+from harness.fidelity.allocated import WAYS, Allocated, parse_allocated
 
 __all__ = ["DEFAULT_ARMS", "GROUPS", "Arm", "Group", "arms_of"]
 
-Group = Literal["core", "ablation", "heavy", "distilled", "half"]
+Group = Literal["core", "ablation", "heavy", "allocation", "distilled", "half"]
 
-GROUPS: tuple[Group, ...] = ("core", "heavy", "distilled", "ablation", "half")
+GROUPS: tuple[Group, ...] = ("core", "heavy", "allocation", "distilled", "ablation", "half")
 """In the order in which they are measured: what a time limit cuts off is the least needed."""
 
 Control = Literal["none", "base", "expert", "bfloat16"]
@@ -22,7 +23,8 @@ class Arm:
     """One way to keep an expert.
 
     Attributes:
-        spec: the codec of the linear weights; empty for a control.
+        spec: the codec of the linear weights, or a budget for codecs that are chosen for each of them
+            (`harness.fidelity.allocated`); empty for a control.
         gains: factors of the described delta; `None` is the one that suits validation items best.
         distilled: gains trained against the expert's own distribution, one for each output channel or each matrix.
         control: `base` and `expert` are the two ends; `bfloat16` is the expert with its linears rounded to bfloat16.
@@ -48,6 +50,9 @@ class Arm:
 def _arms(group: Group, *specs: str, gains: tuple[float | None, ...] = (1.0, None)) -> tuple[Arm, ...]:
     return tuple(Arm(spec=spec, group=group, gains=gains) for spec in specs)
 
+
+BUDGETS = (0.8, 0.55, 1.0, 2.25)
+"""Bits of a linear weight for codecs that are chosen, the most needed first."""
 
 EXACT = "dense:dtype=float32"
 
@@ -91,6 +96,7 @@ DEFAULT_ARMS: tuple[Arm, ...] = (
         "gptq:bits=1,step=unbiased",
         "lowrank:bits=1,precision=mixed",
     ),
+    *_arms("allocation", *(Allocated(bits=bits, by=by).spec for bits in BUDGETS for by in WAYS)),
     *_arms(
         "ablation",
         "salient:bits=2,channels=8,select=random",
@@ -142,9 +148,11 @@ def arms_of(specs: Iterable[str]) -> tuple[Arm, ...]:
 
     Raises:
         UsageError: a codec is given twice.
+        CodecOptionError: what is chosen within is no budget, or not chosen so.
     """
     specs = list(specs)
     if len(set(specs)) < len(specs):
         raise UsageError(f"each codec may be given once, got {', '.join(specs)}")
     ends = (Arm(control="base", gains=(1.0,)), Arm(control="expert", gains=(1.0,)))
-    return (*ends, *_arms("core", *specs)) if specs else DEFAULT_ARMS
+    asked = [arm for spec in specs for arm in _arms("core" if parse_allocated(spec) is None else "allocation", spec)]
+    return (*ends, *asked) if specs else DEFAULT_ARMS

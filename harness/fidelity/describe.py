@@ -16,7 +16,9 @@ __all__ = [
     "describe",
     "describe_one",
     "size_of",
+    "sizes_of",
     "stacks_of",
+    "stored_bytes",
 ]
 
 Described = Mapping[str, torch.Tensor]
@@ -55,14 +57,27 @@ def stacks_of(subject: Subject, moments: Moments, *, half: bool = False) -> Stac
 
 
 def size_of(codec: Codec, subject: Subject) -> tuple[float, int]:
-    """Bits per linear weight, and bytes of the whole expert with everything that is not linear in 16 bits."""
+    """`sizes_of` with one codec for all linears."""
+    return sizes_of(dict.fromkeys(subject.linears, codec), subject)
+
+
+def sizes_of(codecs: Mapping[str, Codec], subject: Subject) -> tuple[float, int]:
+    """Bits per linear weight, and bytes of the whole expert with everything that is not linear in 16 bits.
+
+    Args:
+        codecs: of every linear.
+    """
     linears, weights, others = 0, 0, 0
-    names = set(subject.linears)
     for name, tensor in subject.base.items():
-        if name in names:
-            N, K = tensor.shape
-            linears += sum(spec.nbytes for spec in codec.layout(N, K).values())
-            weights += N * K
+        if name in codecs:
+            linears += stored_bytes(codecs[name], tensor)
+            weights += tensor.numel()
         else:
             others += SIXTEEN_BITS * tensor.numel()
     return 8 * linears / weights, linears + others
+
+
+def stored_bytes(codec: Codec, matrix: torch.Tensor) -> int:
+    """What `codec` stores for a matrix of this shape."""
+    N, K = matrix.shape
+    return sum(spec.nbytes for spec in codec.layout(N, K).values())

@@ -2,22 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from harness.errors import UsageError
+from harness.fidelity.allocated import parse_allocated
+from harness.fidelity.allocator import AllocationConfig, Allocator
 from harness.fidelity.arms import GROUPS, Arm
 from harness.fidelity.bench import Bench, Scores
-from harness.fidelity.describe import describe, size_of, stacks_of
+from harness.fidelity.describe import describe, sizes_of, stacks_of
 from harness.fidelity.distil import DistilConfig, Distiller
 from harness.fidelity.moments import Moments, collect_moments
-from harness.fidelity.scores import Record, append_record, keep_records, pack_records, record_path
+from harness.fidelity.scores import Chosen, Record, append_record, keep_records, pack_records, record_path
 from harness.fidelity.stacked import Stacks
-from harness.fidelity.subject import Subject, take_weights
-from meswitch.codecs import parse_codec
+from harness.fidelity.subject import Subject, take_delta, take_weights
+from meswitch.codecs import Codec, OptionValue, format_spec, parse_codec
 
 __all__ = ["Family", "FidelityOptions", "evaluate_fidelity", "experts_of"]
 
@@ -50,6 +52,7 @@ class FidelityOptions:
     deadline_s: float = float("inf")
     tokens_per_batch: int = 4096
     distil: DistilConfig = field(default_factory=DistilConfig)
+    allocation: AllocationConfig = field(default_factory=AllocationConfig)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,6 +134,23 @@ def score_group(
             work.left.remove(arm)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An expert as a codec keeps it, or several.
+
+    Attributes:
+        codec, options: as the record names them.
+        codecs: of every linear; described: D̂ of every linear.
+        chosen: how they were chosen, if they were.
+    """
+
+    codec: str
+    options: Mapping[str, OptionValue]
+    codecs: Mapping[str, Codec]
+    described: Mapping[str, torch.Tensor]
+    chosen: Chosen | None = None
+
+
 class Scorer:
     """Scores one subject; its model holds whatever was scored last."""
 
@@ -145,6 +165,7 @@ class Scorer:
         self.subject, self.stacks, self.options = subject, stacks, options
         self.test, self.validation = test, validation
         self.distiller: Distiller | None = None
+        self.allocator: Allocator | None = None
 
     def records(self, arm: Arm) -> Iterator[Record]:
         """One record for each of the arm's gains."""
@@ -155,11 +176,11 @@ class Scorer:
             take_weights(subject.model, self.control(arm, trained))
             yield self.record(arm, 1.0, self.test.score(), matched=False)
             return
-        described = self.described(arm)
+        kept = self.kept(arm)
         for gain in arm.gains:
-            value = self.best_gain(described) if gain is None else gain
-            self.apply(described, value)
-            yield self.record(arm, value, self.test.score(), matched=gain is None)
+            value = self.best_gain(kept.described) if gain is None else gain
+            take_delta(subject.model, subject.base, kept.described, value)
+            yield self.record(arm, value, self.test.score(), kept, matched=gain is None)
 
     def control(self, arm: Arm, trained: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """What a control puts in place of the expert's weights."""
@@ -169,48 +190,72 @@ class Scorer:
             return trained
         return {name: trained[name].to(torch.bfloat16).to(torch.float32) for name in self.subject.linears}
 
-    def described(self, arm: Arm) -> Mapping[str, torch.Tensor]:
-        """D̂ of all linears."""
-        subject = self.subject
-        described = describe(parse_codec(arm.spec), self.stacks)
+    def kept(self, arm: Arm) -> Kept:
+        """What the arm's codec makes of the expert, or those that are chosen for its linears."""
+        kept = self.allocated(arm) or self.alike(arm)
         if arm.distilled == "none":
-            return described
+            return kept
         if self.distiller is None:
-            self.distiller = Distiller(subject, self.options.distil)
-        trained = self.distiller.train(described, arm.distilled)
-        take_weights(subject.model, subject.expert)
-        return trained
+            self.distiller = Distiller(self.subject, self.options.distil)
+        trained = self.distiller.train(kept.described, arm.distilled)
+        take_weights(self.subject.model, self.subject.expert)
+        return replace(kept, described=trained)
 
-    @torch.no_grad()
-    def apply(self, described: Mapping[str, torch.Tensor], gain: float) -> None:
-        """Put base + gain · D̂ in place of the linears."""
-        parameters = dict(self.subject.model.named_parameters())
-        places, base = [parameters[name] for name in described], [self.subject.base[name] for name in described]
-        # one launch for many matrices
-        torch._foreach_copy_(places, base)
-        torch._foreach_add_(places, list(described.values()), alpha=gain)
+    def alike(self, arm: Arm) -> Kept:
+        """One codec for all linears."""
+        codec = parse_codec(arm.spec)
+        return Kept(
+            codec=codec.name,
+            options=codec.options,
+            codecs=dict.fromkeys(self.subject.linears, codec),
+            described=describe(codec, self.stacks),
+        )
+
+    def allocated(self, arm: Arm) -> Kept | None:
+        """A codec for each linear; `None` of an arm that names one for all."""
+        wanted = parse_allocated(arm.spec)
+        if wanted is None:
+            return None
+        if self.allocator is None:
+            # its model holds the expert's weights now
+            self.allocator = Allocator(
+                self.subject,
+                self.stacks,
+                self.options.allocation,
+                tokens_per_batch=self.options.tokens_per_batch,
+            )
+        allocation, search = self.allocator.allocate(wanted)
+        return Kept(
+            codec=wanted.name,
+            options=wanted.options,
+            codecs=allocation.codecs,
+            described=self.allocator.described(allocation),
+            chosen=Chosen(
+                codecs={name: format_spec(codec.name, codec.options) for name, codec in allocation.codecs.items()},
+                search=search,
+            ),
+        )
 
     def best_gain(self, described: Mapping[str, torch.Tensor]) -> float:
         """The gain with the least KL on validation items."""
         losses = []
         for gain in GAINS:
-            self.apply(described, gain)
+            take_delta(self.subject.model, self.subject.base, described, gain)
             losses.append(self.validation.score().kl_per_token)
         return parabola_minimum(GAINS, losses)
 
-    def record(self, arm: Arm, gain: float, scores: Scores, *, matched: bool) -> Record:
-        """What is kept of some scores."""
+    def record(self, arm: Arm, gain: float, scores: Scores, kept: Kept | None = None, *, matched: bool) -> Record:
+        """What is kept of some scores; `kept` is `None` of a control."""
         subject = self.subject
-        codec = parse_codec(arm.spec) if arm.spec else None
-        bits, size = (None, None) if codec is None else size_of(codec, subject)
+        bits, size = (None, None) if kept is None else sizes_of(kept.codecs, subject)
         return Record(
             family=subject.family,
             task=subject.task,
             seed=subject.seed,
             expert_hash=subject.expert_hash,
             arm=arm.name,
-            codec=None if codec is None else codec.name,
-            options=None if codec is None else codec.options,
+            codec=None if kept is None else kept.codec,
+            options=None if kept is None else kept.options,
             gain=gain,
             gain_matched=matched,
             distilled=None if arm.distilled == "none" else arm.distilled,
@@ -222,6 +267,7 @@ class Scorer:
             kl=tuple(scores.kl.tolist()),
             agree=tuple(scores.agree.tolist()),
             right=tuple(scores.right.tolist()),
+            chosen=None if kept is None else kept.chosen,
         )
 
 

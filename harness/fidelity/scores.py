@@ -15,10 +15,42 @@ from pydantic import TypeAdapter
 from harness.errors import RunFormatError, UsageError
 from harness.results import parse_whole_lines, write_atomic
 
-__all__ = ["Record", "append_record", "keep_records", "pack_records", "read_file", "read_records", "record_path"]
+__all__ = [
+    "Chosen",
+    "Record",
+    "append_record",
+    "keep_records",
+    "pack_records",
+    "read_file",
+    "read_records",
+    "record_path",
+]
 
 SCHEMA = "harness-fidelity/1"
 FOLDER = "records"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A search for codecs: its generations, and KL of a token of so many calibration items, before and after it."""
+
+    generations: int
+    items: int
+    start: float
+    found: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The codec of each linear, where they are not all the same.
+
+    Attributes:
+        codecs: specs by parameter name.
+        search: `None` where errors were added up.
+    """
+
+    codecs: Mapping[str, str]
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +67,7 @@ class Record:
         tokens: answer tokens of each item, its end included.
         nll: summed over the item's tokens, in nats; kl: the same of KL(expert ‖ arm).
         agree: tokens whose most probable successor is the expert's; right: whose most probable one is the answer's.
+        chosen: codecs that were chosen for each linear.
     """
 
     schema: str = SCHEMA
@@ -56,6 +89,7 @@ class Record:
     kl: tuple[float, ...]
     agree: tuple[int, ...]
     right: tuple[int, ...]
+    chosen: Chosen | None = None
 
     @property
     def key(self) -> tuple[str, float | None]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from meswitch.families.smollm2.rows import Encoded
 
-__all__ = ["Subject", "linear_names", "take_weights"]
+__all__ = ["Subject", "linear_names", "take_delta", "take_weights"]
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -65,3 +65,13 @@ def take_weights(model: Any, weights: Weights) -> None:
     parameters = dict(model.named_parameters())
     for name, value in weights.items():
         parameters[name].copy_(value)
+
+
+@torch.no_grad()
+def take_delta(model: Any, base: Weights, described: Weights, gain: float = 1.0) -> None:
+    """Put base + gain · D̂ in place of the parameters that `described` names."""
+    parameters = dict(model.named_parameters())
+    places, kept = [parameters[name] for name in described], [base[name] for name in described]
+    # one launch for many matrices
+    torch._foreach_copy_(places, kept)
+    torch._foreach_add_(places, list(described.values()), alpha=gain)

@@ -3,17 +3,18 @@
 D̂ is what a codec makes of a delta.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from harness.fidelity.describe import describe_one
+from harness.fidelity.allocated import Allocated
+from harness.fidelity.allocator import Allocator
+from harness.fidelity.describe import describe_one, size_of, sizes_of
 from harness.fidelity.moments import Moments
 from harness.fidelity.subject import Subject
 from harness.grids.quantised import PRECISIONS, quantised
-from meswitch.allocation import Choice, EvolutionConfig, allocate_linears, evolve
-from meswitch.allocation.sensitivity import weighted_error
+from meswitch.allocation import Allocation
 from meswitch.codecs import parse_codec
 
 __all__ = ["BASE_CODECS", "CANDIDATES", "TABLE_CODECS", "Cell", "allocation_cells", "base_cells", "table_cells"]
@@ -56,14 +57,6 @@ def described(subject: Subject, moments: Moments, spec: str, base: Weights) -> d
     }
 
 
-def bits_of(subject: Subject, spec: str) -> float:
-    """Bits per weight of the linears under one codec."""
-    codec = parse_codec(spec)
-    shapes = [tuple(subject.base[name].shape) for name in subject.linears]
-    stored = sum(s.nbytes for N, K in shapes for s in codec.layout(N, K).values())
-    return 8 * stored / sum(N * K for N, K in shapes)
-
-
 def base_cells(subject: Subject, moments: Moments) -> Iterator[Cell]:
     """Base × codec of the linears; a quantised base gets deltas of the original one and of itself."""
     for precision in PRECISIONS:
@@ -77,7 +70,7 @@ def base_cells(subject: Subject, moments: Moments) -> Iterator[Cell]:
                     base=precision,
                     delta_of=delta_of,
                     linear=spec,
-                    bits_per_weight=bits_of(subject, spec),
+                    bits_per_weight=size_of(parse_codec(spec), subject)[0],
                     weights={name: kept[name] + delta[name] for name in delta},
                 )
 
@@ -96,64 +89,26 @@ def table_cells(subject: Subject, moments: Moments) -> Iterator[Cell]:
             yield Cell(embedding=embedding, head=head, weights=tables)
 
 
-Fitness = Callable[[Weights, int], float]
-
-
-def allocation_cells(
-    subject: Subject, moments: Moments, bits: float, fitness: Fitness, config: EvolutionConfig
-) -> Iterator[Cell]:
+def allocation_cells(allocator: Allocator, bits: float) -> Iterator[Cell]:
     """One budget, spent alike on all linears, by the knapsack over plain and weighted errors, and by search.
 
     Args:
+        allocator: whose search starts from the fitter of the two knapsacks, as `meswitch compress --search` does.
         bits: that a linear weight may take on average.
-        fitness: of the linears' weights on the first so many calibration items: the lower, the better.
-        config: of the search, which starts from the fitter of the two knapsacks, as `meswitch compress --search` does.
     """
-    made = {spec: described(subject, moments, spec, subject.base) for spec in CANDIDATES}
-    names = subject.linears
+    subject = allocator.subject
 
-    def weights_of(assignment: Sequence[int]) -> Weights:
-        chosen = zip(names, assignment, strict=True)
-        return {name: subject.base[name] + made[CANDIDATES[number]][name] for name, number in chosen}
-
-    def cell(how: str, assignment: Sequence[int]) -> Cell:
-        used = 8 * sum(costs[i][number] for i, number in enumerate(assignment)) / elements
-        return Cell(linear=how, bits_per_weight=used, weights=weights_of(assignment))
-
-    elements = sum(subject.base[name].numel() for name in names)
-    costs = [[choice.nbytes for choice in row] for row in choices(subject, moments, made, weighted=False).values()]
-    budget = int(bits * elements / 8)
-    fitting = [j for j in range(len(CANDIDATES)) if sum(row[j] for row in costs) <= budget]
-    alike = (max(fitting, key=lambda j: sum(row[j] for row in costs)),) * len(names)
-    yield cell(f"{bits:g} bits, one codec", alike)
-    starts = []
-    for weighted in (False, True):
-        allocation = allocate_linears(choices(subject, moments, made, weighted=weighted), budget)
-        numbers = tuple(CODECS.index(allocation.codecs[name]) for name in names)
-        starts.append(numbers)
-        yield cell(f"{bits:g} bits, knapsack over {'weighted' if weighted else 'plain'} errors", numbers)
-    first = min(starts, key=lambda numbers: fitness(weights_of(numbers), config.samples[-1]))
-    found = evolve(first, costs, budget, lambda a, samples: fitness(weights_of(a), samples), config)
-    yield cell(f"{bits:g} bits, search from the fitter", found)
-
-
-CODECS = tuple(parse_codec(spec) for spec in CANDIDATES)
-
-
-def choices(
-    subject: Subject, moments: Moments, made: Mapping[str, Weights], *, weighted: bool
-) -> dict[str, tuple[Choice, ...]]:
-    """Of every linear, what each candidate takes and leaves."""
-    found = {}
-    for name in subject.linears:
-        delta = subject.expert[name] - subject.base[name]
-        sums = moments.square_sums[name] if weighted else None
-        found[name] = tuple(
-            Choice(
-                codec=codec,
-                nbytes=sum(s.nbytes for s in codec.layout(*delta.shape).values()),
-                error=weighted_error(delta, made[spec][name], sums),
-            )
-            for spec, codec in zip(CANDIDATES, CODECS, strict=True)
+    def cell(how: str, allocation: Allocation) -> Cell:
+        described = allocator.described(allocation)
+        return Cell(
+            linear=f"{bits:g} bits, {how}",
+            bits_per_weight=sizes_of(allocation.codecs, subject)[0],
+            weights={name: subject.base[name] + delta for name, delta in described.items()},
         )
-    return found
+
+    yield cell("one codec", allocator.alike(bits))
+    for by in ("plain", "weighted"):
+        allocation, _ = allocator.allocate(Allocated(bits=bits, by=by))
+        yield cell(f"knapsack over {by} errors", allocation)
+    allocation, _ = allocator.allocate(Allocated(bits=bits, by="search"))
+    yield cell("search from the fitter", allocation)

@@ -1,6 +1,6 @@
 """Scores the cells of a grid on every expert of a family, and keeps one row and one raw record for each."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,12 +10,14 @@ from torch import nn
 
 from harness.errors import UsageError
 from harness.evaluation_log import refuse_other
+from harness.fidelity.allocator import AllocationConfig, Allocator
 from harness.fidelity.bench import Bench, Scores
+from harness.fidelity.describe import stacks_of
 from harness.fidelity.evaluate import Family
 from harness.fidelity.moments import Moments, collect_moments
 from harness.fidelity.subject import Subject, take_weights
 from harness.flat_table import FlatRow, FlatTable
-from harness.grids.cells import Cell, allocation_cells, base_cells, table_cells
+from harness.grids.cells import CANDIDATES, Cell, allocation_cells, base_cells, table_cells
 from harness.grids.quantised import check_torchao
 from harness.provenance import collect_provenance, python_command
 from harness.telemetry import NullGpu
@@ -132,27 +134,12 @@ def cells_of(subject: Subject, options: GridOptions, moments: Moments) -> Iterat
     elif options.grid == "tables":
         yield from table_cells(subject, moments)
     else:
-        fitness = Fitness(subject, options.search.samples)
-        for bits in options.bits:
-            yield from allocation_cells(subject, moments, bits, fitness, options.search)
-
-
-class Fitness:
-    """KL to the expert on the first calibration items, with linears of other weights."""
-
-    def __init__(self, subject: Subject, samples: Sequence[int]) -> None:
-        self.subject = subject
         take_weights(subject.model, subject.expert)
         restore_head(subject)
-        items = {count: subject.calibration[:count] for count in samples}
-        self.benches = {n: Bench(subject.model, x, tokens_per_batch=TOKENS_PER_BATCH) for n, x in items.items()}
-
-    def __call__(self, weights: Mapping[str, torch.Tensor], samples: int) -> float:
-        """KL per token, in nats."""
-        take_weights(self.subject.model, self.subject.expert)
-        restore_head(self.subject)
-        take_weights(self.subject.model, weights)
-        return self.benches[samples].score().kl_per_token
+        config = AllocationConfig(candidates=CANDIDATES, search=options.search)
+        allocator = Allocator(subject, stacks_of(subject, moments), config, tokens_per_batch=TOKENS_PER_BATCH)
+        for bits in options.bits:
+            yield from allocation_cells(allocator, bits)
 
 
 def untie(model: nn.Module) -> None:

@@ -3,8 +3,8 @@
 from meswitch.allocation.budget import parse_budget
 from meswitch.allocation.evolution import EvolutionConfig, evolve
 from meswitch.allocation.knapsack import allocate, least_error
-from meswitch.allocation.search import Searched, search_linears
-from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, choices_of
+from meswitch.allocation.search import Searched, search_choices, search_linears
+from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, assign_linears, choices_of
 
 __all__ = [
     "Allocation",
@@ -13,9 +13,11 @@ __all__ = [
     "Searched",
     "allocate",
     "allocate_linears",
+    "assign_linears",
     "choices_of",
     "evolve",
     "least_error",
     "parse_budget",
+    "search_choices",
     "search_linears",
 ]

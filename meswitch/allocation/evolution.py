@@ -7,11 +7,11 @@ them on more (multi-step selection); the parent stands against the last of them.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meswitch.errors import CapacityError
 
-__all__ = ["EvolutionConfig", "evolve", "switch_levels"]
+__all__ = ["Assignment", "EvolutionConfig", "Fitness", "evolve", "switch_levels"]
 
 Assignment = tuple[int, ...]
 Fitness = Callable[[Assignment, int], float]
@@ -42,6 +42,10 @@ class EvolutionConfig:
             raise ValueError(f"there must be offspring, got {self.offspring} in {self.generations} generations")
         if len(self.survivors) != len(self.samples) or not self.survivors or self.survivors[-1] != 1:
             raise ValueError(f"survivors must end with 1 and have as many steps as samples, got {self.survivors}")
+
+    def within(self, samples: int) -> "EvolutionConfig":
+        """The same where there are so many samples, and no more."""
+        return replace(self, samples=tuple(min(count, samples) for count in self.samples))
 
 
 def evolve(

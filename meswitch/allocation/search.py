@@ -6,7 +6,7 @@ whole model is held, in float32, and every candidate's form of every linear.
 B texts, T tokens of the longest, n tokens of all, H hidden.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,15 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from meswitch.allocation.evolution import Assignment, EvolutionConfig, evolve
-from meswitch.allocation.knapsack import allocate
-from meswitch.allocation.sensitivity import Allocation, Choice, allocation_of
+from meswitch.allocation.evolution import Assignment, EvolutionConfig, Fitness, evolve
+from meswitch.allocation.sensitivity import Allocation, Choice, allocation_of, assign_linears
 from meswitch.calibration_stream import load_expert
 from meswitch.codecs import CompressedDelta, decompress
 from meswitch.pair import Pair
 from meswitch.plan import PlannedParameter
 
-__all__ = ["Divergence", "Searched", "search_linears"]
+__all__ = ["Divergence", "Searched", "search_choices", "search_linears"]
 
 Texts = Sequence[Sequence[int]]
 Choices = Mapping[str, Sequence[Choice]]
@@ -37,7 +36,7 @@ class Searched:
     """What a search came to.
 
     Attributes:
-        start: KL of a token, in nats, of the fitter of the two knapsacks, over weighted and over plain errors.
+        start: KL of a token, in nats, of the fittest start.
         found: of the allocation; never more than `start`.
         texts: that both are of.
     """
@@ -70,19 +69,40 @@ def search_linears(
     Raises:
         CapacityError: not even the smallest choices fit.
     """
-    costs = [[choice.nbytes for choice in row] for row in choices.values()]
-    weighted = [[choice.error for choice in row] for row in choices.values()]
-    plain = [[choice.plain_error for choice in row] for row in choices.values()]
-    starts = {allocate(costs, errors, budget) for errors in (weighted, plain)}
-    config = replace(config, samples=tuple(min(count, len(texts)) for count in config.samples))
+    config = config.within(len(texts))
     parameters = {p.name: p for p in plan if p.name in choices}
     where = device or torch.device("cpu")
     divergence = Divergence(pair, parameters, choices, texts, samples=config.samples, device=where)
+    starts = {assign_linears(choices, budget, weighted=weighted) for weighted in (True, False)}
+    return search_choices(choices, starts, budget, divergence, config, progress=progress)
+
+
+def search_choices(
+    choices: Choices,
+    starts: Iterable[Assignment],
+    budget: int,
+    fitness: Fitness,
+    config: EvolutionConfig,
+    *,
+    progress: Callable[[int, float], None] | None = None,
+) -> Searched:
+    """The fittest allocation within `budget` that is found from the fittest of `starts`.
+
+    Args:
+        choices: of every linear; starts: numbers of one for each.
+        fitness: KL of a token on the first so many texts; called twice with the same arguments it must say the same.
+        config: of no more samples than there are texts.
+        progress: see `evolve`.
+
+    Raises:
+        CapacityError: the fittest start costs more than `budget`.
+    """
     most = config.samples[-1]
-    start, first = min((divergence(assignment, most), assignment) for assignment in starts)
-    found = evolve(first, costs, budget, divergence, config, on_generation=progress)
+    start, first = min((fitness(assignment, most), assignment) for assignment in starts)
+    costs = [[choice.nbytes for choice in row] for row in choices.values()]
+    found = evolve(first, costs, budget, fitness, config, on_generation=progress)
     return Searched(
-        allocation=allocation_of(choices, found, budget), start=start, found=divergence(found, most), texts=most
+        allocation=allocation_of(choices, found, budget), start=start, found=fitness(found, most), texts=most
     )
 
 

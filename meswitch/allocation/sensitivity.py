@@ -23,7 +23,15 @@ from meswitch.pair import Pair
 from meswitch.parentage import delta_and_norms
 from meswitch.plan import PlannedParameter
 
-__all__ = ["Allocation", "Choice", "allocate_linears", "allocation_of", "choices_of", "weighted_error"]
+__all__ = [
+    "Allocation",
+    "Choice",
+    "allocate_linears",
+    "allocation_of",
+    "assign_linears",
+    "choices_of",
+    "weighted_error",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +78,21 @@ def allocate_linears(choices: Mapping[str, Sequence[Choice]], budget: int) -> Al
     Raises:
         CapacityError: not even the smallest choices fit.
     """
+    return allocation_of(choices, assign_linears(choices, budget), budget)
+
+
+def assign_linears(choices: Mapping[str, Sequence[Choice]], budget: int, *, weighted: bool = True) -> tuple[int, ...]:
+    """The number of the choice for each linear with which the summed error is least within `budget`.
+
+    Args:
+        weighted: whether inputs weigh the errors, or all count alike.
+
+    Raises:
+        CapacityError: not even the smallest choices fit.
+    """
     costs = [[choice.nbytes for choice in row] for row in choices.values()]
-    errors = [[choice.error for choice in row] for row in choices.values()]
-    return allocation_of(choices, allocate(costs, errors, budget), budget)
+    errors = [[choice.error if weighted else choice.plain_error for choice in row] for row in choices.values()]
+    return allocate(costs, errors, budget)
 
 
 def allocation_of(choices: Mapping[str, Sequence[Choice]], numbers: Sequence[int], budget: int) -> Allocation:

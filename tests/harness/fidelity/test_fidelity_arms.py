@@ -6,7 +6,8 @@ from meswitch.codecs import codec_names, parse_codec
 
 
 def test_every_registered_codec_is_among_the_arms() -> None:
-    assert {parse_codec(arm.spec).name for arm in DEFAULT_ARMS if arm.spec} == set(codec_names())
+    named = [arm.spec for arm in DEFAULT_ARMS if arm.spec and arm.group != "allocation"]
+    assert {parse_codec(spec).name for spec in named} == set(codec_names())
 
 
 def test_no_arm_is_there_twice() -> None:
