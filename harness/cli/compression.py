@@ -1,10 +1,12 @@
 """`harness compression`: what compressing an expert takes, on synthetic experts of a published model's shape."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.telemetry import check_gpu, open_gpu
 from meswitch.compress_config import DEFAULT_EMBEDDING, DEFAULT_HEAD, DEFAULT_LINEAR
 
 __all__ = ["compression"]
@@ -33,6 +35,8 @@ def compression(
     ] = None,
 ) -> None:
     """Compress synthetic experts: seconds, and the most anonymous memory, beside what is allowed."""
+    with closing(open_gpu()) as gpu:
+        check_gpu(device, gpu)
     # torch takes seconds to import: never for --help
     from harness.compression.measure import CompressionOptions, measure_compression
 

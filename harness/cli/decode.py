@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.gpu_table import gpu_for_table
 from harness.decode import DEFAULT_CASES, DecodeOptions, parse_cases
 from meswitch.config import SyntheticConfig
 
@@ -45,7 +46,9 @@ def decode(
         replays=replays,
         index=gpu,
     )
-    # torch takes seconds to import: never for --help
-    from harness.decode.command import run_decode
+    # a profile is measured whatever the table has
+    with gpu_for_table(gpu, table if profile is None else None) as monitor:
+        # torch takes seconds to import: never for --help
+        from harness.decode.command import run_decode
 
-    run_decode(options, table, commit=commit, profile=profile, say=typer.echo)
+        run_decode(options, table, gpu=monitor, commit=commit, profile=profile, say=typer.echo)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.gpu_table import gpu_for_table
 from harness.residency import MemoryOptions, parse_experts
 from harness.sizes import parse_bytes
 from meswitch.config import SyntheticConfig
@@ -46,7 +47,9 @@ def memory(
         synthetic=SyntheticConfig(linear=codec, embedding=embedding, head=head, seed=seed, host_images=1),
         index=gpu,
     )
-    # torch takes seconds to import: never for --help
-    from harness.residency.command import run_memory
+    # how many fit is measured whatever the table has
+    with gpu_for_table(gpu, table if options.experts is not None else None) as monitor:
+        # torch takes seconds to import: never for --help
+        from harness.residency.command import run_memory
 
-    run_memory(options, table, commit=commit, say=typer.echo)
+        run_memory(options, table, gpu=monitor, commit=commit, say=typer.echo)

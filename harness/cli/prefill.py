@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.gpu_table import gpu_for_table
 from harness.prefill import DEFAULT_TOKENS, PrefillOptions, parse_cases
 from meswitch.config import SyntheticConfig
 
@@ -41,7 +42,8 @@ def prefill(
         repeats=repeats,
         index=gpu,
     )
-    # torch takes seconds to import: never for --help
-    from harness.prefill.command import run_prefill
+    with gpu_for_table(gpu, table) as monitor:
+        # torch takes seconds to import: never for --help
+        from harness.prefill.command import run_prefill
 
-    run_prefill(options, table, commit=commit, say=typer.echo)
+        run_prefill(options, table, gpu=monitor, commit=commit, say=typer.echo)

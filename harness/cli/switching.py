@@ -1,5 +1,6 @@
 """`harness switching`: what a switch costs whoever waits for it, and everyone else."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from harness.switching.build import SwitchingTables, rebuild_switching
 from harness.switching.execute import execute_switching, host_to_device_bytes_per_s
 from harness.switching.plan import SwitchingOptions, plan_switching
 from harness.switching.results import SettingRecord, SwitchingDirectory
-from harness.telemetry import open_gpu
+from harness.telemetry import check_gpu, open_gpu
 from harness.units import format_factor, format_number
 
 __all__ = ["switching"]
@@ -62,22 +63,22 @@ def switching(
         device=device, dtype=dtype, host_budget_bytes=parse_bytes(host_budget) if host_budget else None
     )
     check_runs_dir(out, option="--out")
-    console = Console(stderr=True)
-    with console.status("preparing") as status:
-        plan = plan_switching(
-            options,
-            engine,
-            family=family,
-            codec=codec,
-            budget=parse_bytes(memory_budget) if memory_budget else DEFAULT_CUDA_BUDGET,
-            commit=commit,
-            report=status.update,
-        )
-    directory = SwitchingDirectory(out)
-    bytes_per_s = host_to_device_bytes_per_s()
-    console.print(f"from pinned host memory: {bytes_per_s / 1e9:.1f} GB/s", highlight=False)
-    gpu = open_gpu()
-    try:
+    console, directory = Console(stderr=True), SwitchingDirectory(out)
+    with closing(open_gpu()) as gpu:
+        # before anything is made ready for a GPU that is not there
+        check_gpu(engine.device, gpu)
+        with console.status("preparing") as status:
+            plan = plan_switching(
+                options,
+                engine,
+                family=family,
+                codec=codec,
+                budget=parse_bytes(memory_budget) if memory_budget else DEFAULT_CUDA_BUDGET,
+                commit=commit,
+                report=status.update,
+            )
+        bytes_per_s = host_to_device_bytes_per_s()
+        console.print(f"from pinned host memory: {bytes_per_s / 1e9:.1f} GB/s", highlight=False)
         execute_switching(
             plan,
             directory,
@@ -85,8 +86,6 @@ def switching(
             bytes_per_s=bytes_per_s,
             on_setting=lambda record: console.print(_line(record), highlight=False, soft_wrap=True),
         )
-    finally:
-        gpu.close()
     tables = rebuild_switching(directory)
     _print(tables)
     typer.echo(f"written {directory.rows} and {directory.interference}")

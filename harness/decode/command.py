@@ -16,7 +16,7 @@ from harness.flat_table import FlatRow
 from harness.provenance import collect_provenance
 from harness.random_model import Layouts, check_window
 from harness.shapes import whole_spec
-from harness.telemetry import card_name, open_gpu
+from harness.telemetry import GpuMonitor, card_name, check_gpu
 from meswitch.config import DeviceConfig
 from meswitch.cuda.availability import check_device
 from meswitch.families import load_shape_family
@@ -29,6 +29,7 @@ def run_decode(
     options: DecodeOptions,
     path: Path | None,
     *,
+    gpu: GpuMonitor,
     commit: str | None,
     profile: Path | None = None,
     say: Callable[[str], None],
@@ -38,6 +39,7 @@ def run_decode(
     Args:
         options: what to measure.
         path: of the table; `None` prints only.
+        gpu: of the options' index.
         commit: of the code, where it is not a git checkout.
         profile: where to write each case's kernels; `None` for no profile.
         say: prints a line.
@@ -50,39 +52,36 @@ def run_decode(
     layouts = decode_layouts(family, options)
     codec = whole_spec(options.synthetic.linear)
     table = decode_table(path)
-    gpu = open_gpu(options.index)
-    try:
-        groups = missing_groups(options, table, family=family.name, codec=codec, gpu=card_name(gpu.description))
-        if not groups and profile is None:
-            say(f"all rows are in {path}")
-            return
-        check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
-        device = torch.device("cuda", options.index)
-        torch.cuda.set_device(device)
-        for line in plan_decode(family, options, layouts, device).lines():
-            say(line)
-        # before the weights take the memory that it reads
-        bandwidth = read_bandwidth()
-        torch.cuda.empty_cache()
-        inputs = MeasureInputs(
-            family=family.name,
-            codec=codec,
-            options=options,
-            layouts=layouts,
-            read_bandwidth=bandwidth,
-            time_block=time_block,
-            gpu=gpu,
-            provenance=collect_provenance(gpu, commit=commit),
-        )
-        say(f"{gpu.description}: read bandwidth {bandwidth / 1e12:.3f} TB/s; {whole_models_line(layouts, inputs)}")
-        with torch.inference_mode():
-            rig = build_decode(family, options, layouts, device)
-            for row in measure_decode(rig, inputs, groups, table):
-                say(format_row(row))
-            if profile is not None:
-                profile_decode(rig, options.cases, profile, trace=trace_steps, say=say)
-    finally:
-        gpu.close()
+    groups = missing_groups(options, table, family=family.name, codec=codec, gpu=card_name(gpu.description))
+    if not groups and profile is None:
+        say(f"all rows are in {path}")
+        return
+    check_gpu("cuda", gpu)
+    check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
+    device = torch.device("cuda", options.index)
+    torch.cuda.set_device(device)
+    for line in plan_decode(family, options, layouts, device).lines():
+        say(line)
+    # before the weights take the memory that it reads
+    bandwidth = read_bandwidth()
+    torch.cuda.empty_cache()
+    inputs = MeasureInputs(
+        family=family.name,
+        codec=codec,
+        options=options,
+        layouts=layouts,
+        read_bandwidth=bandwidth,
+        time_block=time_block,
+        gpu=gpu,
+        provenance=collect_provenance(gpu, commit=commit),
+    )
+    say(f"{gpu.description}: read bandwidth {bandwidth / 1e12:.3f} TB/s; {whole_models_line(layouts, inputs)}")
+    with torch.inference_mode():
+        rig = build_decode(family, options, layouts, device)
+        for row in measure_decode(rig, inputs, groups, table):
+            say(format_row(row))
+        if profile is not None:
+            profile_decode(rig, options.cases, profile, trace=trace_steps, say=say)
 
 
 def whole_models_line(layouts: Layouts, inputs: MeasureInputs) -> str:

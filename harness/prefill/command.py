@@ -13,7 +13,7 @@ from harness.prefill.rig import build_prefill, plan_prefill, prefill_layouts
 from harness.provenance import collect_provenance
 from harness.random_model import check_window
 from harness.shapes import whole_spec
-from harness.telemetry import card_name, open_gpu
+from harness.telemetry import GpuMonitor, card_name, check_gpu
 from meswitch.config import DeviceConfig
 from meswitch.cuda.availability import check_device
 from meswitch.families import load_shape_family
@@ -21,12 +21,20 @@ from meswitch.families import load_shape_family
 __all__ = ["format_row", "run_prefill"]
 
 
-def run_prefill(options: PrefillOptions, path: Path | None, *, commit: str | None, say: Callable[[str], None]) -> None:
+def run_prefill(
+    options: PrefillOptions,
+    path: Path | None,
+    *,
+    gpu: GpuMonitor,
+    commit: str | None,
+    say: Callable[[str], None],
+) -> None:
     """Measure what `path` lacks of the options' cases. Prints the memory plan, then a line a case.
 
     Args:
         options: what to measure.
         path: of the table; `None` prints only.
+        gpu: of the options' index.
         commit: of the code, where it is not a git checkout.
         say: prints a line.
 
@@ -38,32 +46,29 @@ def run_prefill(options: PrefillOptions, path: Path | None, *, commit: str | Non
     layouts = prefill_layouts(family, options)
     codec = whole_spec(options.synthetic.linear)
     table = prefill_table(path)
-    gpu = open_gpu(options.index)
-    try:
-        groups = missing_groups(options, table, family=family.name, codec=codec, gpu=card_name(gpu.description))
-        if not groups:
-            say(f"all rows are in {path}")
-            return
-        check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
-        device = torch.device("cuda", options.index)
-        torch.cuda.set_device(device)
-        for line in plan_prefill(family, options, layouts, device).lines():
-            say(line)
-        say(gpu.description)
-        inputs = MeasureInputs(
-            family=family.name,
-            codec=codec,
-            options=options,
-            time_block=time_block,
-            gpu=gpu,
-            provenance=collect_provenance(gpu, commit=commit),
-        )
-        with torch.inference_mode():
-            rig = build_prefill(family, options, layouts, device)
-            for row in measure_prefill(rig, inputs, groups, table):
-                say(format_row(row))
-    finally:
-        gpu.close()
+    groups = missing_groups(options, table, family=family.name, codec=codec, gpu=card_name(gpu.description))
+    if not groups:
+        say(f"all rows are in {path}")
+        return
+    check_gpu("cuda", gpu)
+    check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
+    device = torch.device("cuda", options.index)
+    torch.cuda.set_device(device)
+    for line in plan_prefill(family, options, layouts, device).lines():
+        say(line)
+    say(gpu.description)
+    inputs = MeasureInputs(
+        family=family.name,
+        codec=codec,
+        options=options,
+        time_block=time_block,
+        gpu=gpu,
+        provenance=collect_provenance(gpu, commit=commit),
+    )
+    with torch.inference_mode():
+        rig = build_prefill(family, options, layouts, device)
+        for row in measure_prefill(rig, inputs, groups, table):
+            say(format_row(row))
 
 
 def format_row(row: FlatRow) -> str:

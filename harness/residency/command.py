@@ -11,7 +11,7 @@ from harness.provenance import collect_provenance
 from harness.residency.measure import configuration, fill, memory_row, memory_table, raw_record
 from harness.residency.options import MemoryOptions
 from harness.shapes import whole_spec
-from harness.telemetry import card_name, open_gpu
+from harness.telemetry import GpuMonitor, card_name, check_gpu
 from meswitch.cuda.availability import check_budget, check_device
 from meswitch.engine import build_engine
 from meswitch.families import load_shape_family
@@ -19,8 +19,22 @@ from meswitch.families import load_shape_family
 __all__ = ["format_row", "run_memory"]
 
 
-def run_memory(options: MemoryOptions, path: Path | None, *, commit: str | None, say: Callable[[str], None]) -> None:
+def run_memory(
+    options: MemoryOptions,
+    path: Path | None,
+    *,
+    gpu: GpuMonitor,
+    commit: str | None,
+    say: Callable[[str], None],
+) -> None:
     """Measure one row, unless `path` has it already.
+
+    Args:
+        options: what to measure.
+        path: of the table; `None` prints only.
+        gpu: of the options' index.
+        commit: of the code, where it is not a git checkout.
+        say: prints a line.
 
     Raises:
         HarnessError, MeswitchError: it cannot be measured here: no GPU, no room, no such shape or codec; or `path` has
@@ -30,30 +44,27 @@ def run_memory(options: MemoryOptions, path: Path | None, *, commit: str | None,
     config = options.engine_config(family)
     codec = _codec(options)
     table = memory_table(path)
-    gpu = open_gpu(options.index)
-    try:
-        asked = configuration(config, gpu=card_name(gpu.description))
-        wanted = {"family": family.name, "codec": codec, "experts": options.experts}
-        if options.experts is not None and table.has(wanted, asked):
-            say(f"the row is in {path}")
-            return
-        check_device(config.device)
-        check_budget(options.budget_bytes, index=options.index)
-        filled = fill(
-            config,
-            vocabulary=family.shape.vocabulary,
-            start=build_engine,
-            gpu=gpu,
-            read_torch=lambda: _read_torch(options.index),
-            say=say,
-        )
-        row = memory_row(filled, family=family.name, codec=codec)
-        say(format_row(row))
-        # how many fit is known only now
-        table.has(row, asked)
-        table.add([row], raw={**raw_record(filled, config, collect_provenance(gpu, commit=commit)), "row": row})
-    finally:
-        gpu.close()
+    asked = configuration(config, gpu=card_name(gpu.description))
+    wanted = {"family": family.name, "codec": codec, "experts": options.experts}
+    if options.experts is not None and table.has(wanted, asked):
+        say(f"the row is in {path}")
+        return
+    check_gpu("cuda", gpu)
+    check_device(config.device)
+    check_budget(options.budget_bytes, index=options.index)
+    filled = fill(
+        config,
+        vocabulary=family.shape.vocabulary,
+        start=build_engine,
+        gpu=gpu,
+        read_torch=lambda: _read_torch(options.index),
+        say=say,
+    )
+    row = memory_row(filled, family=family.name, codec=codec)
+    say(format_row(row))
+    # how many fit is known only now
+    table.has(row, asked)
+    table.add([row], raw={**raw_record(filled, config, collect_provenance(gpu, commit=commit)), "row": row})
 
 
 def format_row(row: FlatRow) -> str:

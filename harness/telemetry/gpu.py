@@ -159,7 +159,8 @@ def check_gpu(device: str, gpu: GpuMonitor) -> None:
         UsageError: there is none.
     """
     if device == "cuda" and card_name(gpu.description) is None:
-        raise UsageError("device cuda needs an NVIDIA GPU and its driver, and NVML sees none; check nvidia-smi")
+        why = gpu.description.removeprefix(NO_GPU)
+        raise UsageError(f"device cuda needs an NVIDIA GPU and its driver, and NVML sees none{why}; check nvidia-smi")
 
 
 def open_gpu(index: int = 0) -> GpuMonitor:
@@ -173,9 +174,10 @@ def open_gpu(index: int = 0) -> GpuMonitor:
     except pynvml.NVMLError:
         return NullGpu(NO_GPU)
     try:
-        if pynvml.nvmlDeviceGetCount() <= index:
+        count = pynvml.nvmlDeviceGetCount()
+        if not 0 <= index < count:
             pynvml.nvmlShutdown()
-            return NullGpu(NO_GPU)
+            return NullGpu(f"{NO_GPU} of index {index} (there are {count}, from 0 on)" if count else NO_GPU)
         return NvmlGpu(pynvml, index)
     except pynvml.NVMLError as error:
         return NullGpu(f"{NO_GPU} ({error})")

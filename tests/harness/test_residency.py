@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import run_command
+from harness.cli import gpu_table, run_command
 from harness.errors import DriverError, UsageError
 from harness.residency import MemoryOptions, command, parse_experts
 from harness.residency.command import format_row
@@ -76,7 +76,7 @@ class Readings(NullGpu):
     """A driver that gives these readings, one after the other."""
 
     def __init__(self, *readings: GpuReading) -> None:
-        super().__init__()
+        super().__init__("Fake GPU")
         self._readings = list(readings)
 
     def read(self, pid: int | None) -> GpuReading:
@@ -194,7 +194,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
     monkeypatch.setattr(command, "check_budget", lambda budget, index: None)
     monkeypatch.setattr(command, "build_engine", build)
     monkeypatch.setattr(command, "_read_torch", lambda index: {"reserved": 1})
-    monkeypatch.setattr(command, "open_gpu", lambda index: Readings(GpuReading(), GpuReading(process_bytes=594)))
+    monkeypatch.setattr(gpu_table, "open_gpu", lambda index: Readings(GpuReading(), GpuReading(process_bytes=594)))
     return built
 
 
@@ -258,13 +258,13 @@ def test_the_published_row_is_complete_with_the_options_it_was_made_with(
     published = Path(__file__).parents[2] / "reports" / "results" / "h100-80gb"
     for name in ("memory.json", "memory.raw.jsonl"):
         shutil.copy(published / name, tmp_path / name)
-    monkeypatch.setattr(command, "open_gpu", lambda index: NullGpu("NVIDIA H100 80GB HBM3"))
+    monkeypatch.setattr(gpu_table, "open_gpu", lambda index: NullGpu("NVIDIA H100 80GB HBM3"))
     table = tmp_path / "memory.json"
     line = ["memory", "--family", "mistral-7b", "--experts", "16", "--kv-tokens", "32768", "--memory-budget", "76GiB"]
     assert run_command([*line, "--table", str(table)]) == 0
     assert capsys.readouterr().out == f"the row is in {table}\n"
     assert table.read_bytes() == (published / "memory.json").read_bytes()
-    monkeypatch.setattr(command, "open_gpu", lambda index: NullGpu("NVIDIA H200"))
+    monkeypatch.setattr(gpu_table, "open_gpu", lambda index: NullGpu("NVIDIA H200"))
     assert run_command([*line, "--table", str(table)]) == 1
     assert "GPU NVIDIA H100 80GB HBM3 there and NVIDIA H200 here" in capsys.readouterr().err
     assert engines == []

@@ -1,4 +1,5 @@
 import os
+import re
 import threading
 from collections import deque
 from pathlib import Path
@@ -55,8 +56,9 @@ def test_readings_are_in_bytes_watts_and_joules():
 def test_a_device_is_refused_only_if_it_is_a_gpu_and_there_is_none():
     check_gpu("cpu", NullGpu())
     check_gpu("cuda", NvmlGpu(FakeNvml(), 0))
-    for gpu in (NullGpu(), NullGpu("no GPU (Driver Not Loaded)")):
-        with pytest.raises(UsageError, match="device cuda needs an NVIDIA GPU and its driver, and NVML sees none"):
+    for why in ("", " (Driver Not Loaded)"):
+        gpu, seen = NullGpu(f"no GPU{why}"), re.escape(f"NVML sees none{why}; check nvidia-smi")
+        with pytest.raises(UsageError, match=f"device cuda needs an NVIDIA GPU and its driver, and {seen}"):
             check_gpu("cuda", gpu)
 
 
@@ -95,6 +97,27 @@ def test_without_a_driver_the_monitor_says_that_there_is_no_gpu(monkeypatch):
     assert isinstance(gpu, NullGpu)
     assert gpu.description == "no GPU"
     assert gpu.read(None) == GpuReading()
+
+
+@pytest.mark.parametrize(
+    ("count", "index", "why"),
+    [
+        (0, 0, "sees none; check nvidia-smi"),
+        (2, 2, r"sees none of index 2 \(there are 2, from 0 on\); check nvidia-smi"),
+        (2, -1, "sees none of index -1 "),
+    ],
+)
+def test_an_index_that_no_gpu_has_is_named_with_how_many_there_are(monkeypatch, count, index, why):
+    import pynvml
+
+    closed = []
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: count)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: closed.append(True))
+    gpu = open_gpu(index)
+    assert closed == [True]
+    with pytest.raises(UsageError, match=why):
+        check_gpu("cuda", gpu)
 
 
 def test_samples_count_from_the_arms_zero_and_hold_memory_and_flight(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.cli import run_command
+from harness.cli import gpu_table, run_command
 from harness.decode import DecodeCase, command
 from harness.telemetry import NullGpu
 from meswitch.cuda.memory_plan import MemoryPlan
@@ -42,10 +42,10 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         "plan_decode": lambda *_: plan,
         "read_bandwidth": lambda: 2e12,
         "time_block": lambda launch, count: 20.0 * count,
-        "open_gpu": lambda index: FakeGpu(),
         "build_decode": build,
     }.items():
         monkeypatch.setattr(command, name, value)
+    monkeypatch.setattr(gpu_table, "open_gpu", lambda index: FakeGpu())
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     return calls
 
@@ -143,7 +143,7 @@ def test_a_row_of_another_card_is_refused_and_the_steps_of_the_base_are_of_any_t
     assert run_command([*line, "--cases", "2x0"]) == 0
     assert run_command([*line, "--cases", "2x0", "--embedding", "rtn:bits=2"]) == 0
     assert len(built) == 1
-    monkeypatch.setattr(command, "open_gpu", lambda index: NullGpu("Another GPU"))
+    monkeypatch.setattr(gpu_table, "open_gpu", lambda index: NullGpu("Another GPU"))
     capsys.readouterr()
     assert run_command([*line, "--cases", "2x0"]) == 1
     assert "GPU Fake GPU there and Another GPU here" in capsys.readouterr().err
@@ -155,7 +155,7 @@ def test_the_published_rows_are_complete_with_the_options_they_were_made_with(
     for name in ("decode.json", "decode.raw.jsonl"):
         shutil.copy(PUBLISHED / name, tmp_path / name)
     table = tmp_path / "decode.json"
-    monkeypatch.setattr(command, "open_gpu", lambda index: NullGpu("NVIDIA H100 80GB HBM3"))
+    monkeypatch.setattr(gpu_table, "open_gpu", lambda index: NullGpu("NVIDIA H100 80GB HBM3"))
     line = ["decode", "--family", "mistral-7b", "--table", str(table)]
     assert run_command(line) == 0
     assert capsys.readouterr().out == f"all rows are in {table}\n"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.cli import run_command
+from harness.cli import gpu_table, run_command
 from harness.prefill import PrefillCase, command
 from harness.prefill.timing import PromptTimes
 from harness.telemetry import NullGpu
@@ -42,10 +42,10 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         "check_device": lambda config: None,
         "plan_prefill": lambda *_: plan,
         "time_block": lambda launch, count: 10.0 * count,
-        "open_gpu": lambda index: FakeGpu(),
         "build_prefill": build,
     }.items():
         monkeypatch.setattr(command, name, value)
+    monkeypatch.setattr(gpu_table, "open_gpu", lambda index: FakeGpu())
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     return calls
 
@@ -129,6 +129,6 @@ def test_a_row_of_another_card_is_refused(
 ) -> None:
     line = ["prefill", "--family", "mistral-7b", "--tokens", "16", "--table", str(tmp_path / "prefill.json")]
     assert run_command(line) == 0
-    monkeypatch.setattr(command, "open_gpu", lambda index: NullGpu("Another GPU"))
+    monkeypatch.setattr(gpu_table, "open_gpu", lambda index: NullGpu("Another GPU"))
     assert run_command(line) == 1
     assert "GPU Fake GPU there and Another GPU here" in capsys.readouterr().err
