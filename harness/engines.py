@@ -13,6 +13,7 @@ from harness.results import to_json_object
 from harness.schedule import RouterMode
 from harness.sizes import format_bytes
 from meswitch.config import DeviceConfig, EngineConfig, RouterConfig, SchedulerConfig, StoreConfig, SyntheticConfig
+from meswitch.core import BASE
 
 __all__ = [
     "DEFAULT_CUDA_BUDGET",
@@ -24,6 +25,7 @@ __all__ = [
     "describe_engine",
     "engine_config",
     "make_options",
+    "resolve_pins",
 ]
 
 DeviceKind = Literal["cpu", "cuda"]
@@ -31,6 +33,9 @@ Dtype = Literal["bfloat16", "float16", "float32"]
 
 DENSE_EXPERTS = 2
 DEFAULT_CUDA_BUDGET = 76 * 2**30
+
+NAMED = 4
+"""Of many experts, so many are named where one was not found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +116,26 @@ def make_options(
             )
         context = kv_tokens // rows
     return EngineOptions(device=device, dtype=dtype, max_rows=rows, max_context_tokens=context, **rest)  # type: ignore[arg-type]
+
+
+def resolve_pins(options: EngineOptions, experts: Collection[str]) -> EngineOptions:
+    """The options with every pin under its expert's own name, once: whatever its case, and the base may be pinned too.
+
+    Args:
+        options: pins as a user wrote them.
+        experts: of all engines together; the base is not among them.
+
+    Raises:
+        UsageError: a pin is none of them.
+    """
+    known = {name.casefold(): name for name in (*experts, BASE)}
+    if unknown := [name for name in options.pinned if name.casefold() not in known]:
+        first, more = list(experts)[:NAMED], len(experts) - NAMED
+        raise UsageError(
+            f"--pin names {', '.join(unknown)}, which no engine serves; there are {', '.join((BASE, *first))}"
+            + (f" and {more} more" if more > 0 else "")
+        )
+    return replace(options, pinned=tuple(dict.fromkeys(known[name.casefold()] for name in options.pinned)))
 
 
 def default_budget(prepared: Prepared, options: EngineOptions) -> int:

@@ -10,7 +10,7 @@ from typing import get_args
 
 from harness.arms import Arm, check_arms, parse_arms, read_files
 from harness.drivers.local import LocalDriver
-from harness.engines import EngineOptions, check_budget, default_budget, engine_config, make_options
+from harness.engines import EngineOptions, check_budget, default_budget, engine_config, make_options, resolve_pins
 from harness.errors import UsageError
 from harness.headline import SHAPES_ONLY
 from harness.loadgen import LoadLimits
@@ -105,8 +105,7 @@ def plan_run(options: RunOptions, *, gpu: GpuMonitor, report: Callable[[str], No
     trace = read_trace(path)
     experts = family_experts(options.family, options.experts, wanted=trace.experts, device=engine.device)
     check_arms(arms, device=engine.device, experts=experts)
-    _check_pins(engine.pinned, experts)
-    engine = replace(engine, router=_router_mode(options.router, options.family, trace))
+    engine = replace(resolve_pins(engine, experts), router=_router_mode(options.router, options.family, trace))
     request = PrepareRequest(
         family=options.family, codec=options.codec, home=home_dir(), dtype=engine.dtype, experts=experts
     )
@@ -165,12 +164,6 @@ def _check_limits(options: RunOptions) -> None:
         raise UsageError(f"--router must be tag or llm, got {options.router!r}")
     if options.repeats < 1:
         raise UsageError(f"--repeats must be at least 1, got {options.repeats}")
-
-
-def _check_pins(pinned: Collection[str], experts: Collection[str]) -> None:
-    known = {name.casefold() for name in (*experts, BASE)}
-    if unknown := [name for name in pinned if name.casefold() not in known]:
-        raise UsageError(f"--pin names {', '.join(unknown)}, which the run does not serve; it has {', '.join(experts)}")
 
 
 def parse_names(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.arms import Arm, check_arms
-from harness.engines import EngineOptions, check_budget, engine_config
+from harness.engines import EngineOptions, check_budget, engine_config, resolve_pins
 from harness.errors import UsageError
 from harness.prepare import prepare
 from harness.prepared import Prepared, PrepareRequest
@@ -17,14 +17,12 @@ from harness.sweep.cells import Cell, Grid
 from harness.sweep.results import config_hash
 from harness.sweep.workload import Workload
 from meswitch.config import EngineConfig
+from meswitch.core import BASE
 from meswitch.families import load_family
 from meswitch.families.shape_family import ShapeFamily
 from meswitch.home import home_dir
 
 __all__ = ["EngineGroup", "PlannedCell", "SweepPlan", "engine_groups", "plan_sweep", "refusal", "sweep_experts"]
-
-NAMED = 4
-"""Of many experts, so many are named where one was not found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +96,7 @@ def plan_sweep(
     experts = sweep_experts(family, asked, device=options.device)
     for arm in grid.arms:
         check_arms([arm], device=options.device, experts=experts[:1] if arm.lone else experts)
-    if unknown := sorted(set(options.pinned) - set(experts)):
-        more = f" and {len(experts) - NAMED} more" if len(experts) > NAMED else ""
-        raise UsageError(f"--pin names {unknown[0]}, which no cell has; there are {', '.join(experts[:NAMED])}{more}")
+    options = resolve_pins(options, experts)
     needed = workload.prompt_tokens + workload.output_tokens
     if needed > options.max_context_tokens:
         raise UsageError(
@@ -191,9 +187,8 @@ def _config(plan: SweepPlan, arm: Arm, cell: Cell, names: Sequence[str]) -> Engi
         deltas={name: prepared.deltas[name] for name in names},
         sizes={name: prepared.sizes[name] for name in names},
     )
-    options = replace(
-        plan.options, policy=cell.policy, pinned=tuple(name for name in plan.options.pinned if name in names)
-    )
+    pinned = tuple(name for name in plan.options.pinned if name in (*names, BASE))
+    options = replace(plan.options, policy=cell.policy, pinned=pinned)
     return engine_config(arm, part, options, budget=cell.budget_bytes)
 
 

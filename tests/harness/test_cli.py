@@ -237,7 +237,7 @@ def nameless_trace(tmp_path, make_trace):
         (["--trace", "TRACE", "--require-slo", "2"], "--require-slo must be between 0 and 1, got 2.0"),
         (["--trace", "TRACE", "--threads", "0"], "--threads at least 1"),
         (["--trace", "TRACE", "--bogus"], "No such option"),
-        (["--trace", "PLAIN", "--pin", "VELM,foo"], "--pin names foo, which the run does not serve; it has "),
+        (["--trace", "PLAIN", "--pin", "VELM,foo"], "--pin names foo, which no engine serves; there are base, "),
         ([], "Missing option '--trace'"),
     ],
 )

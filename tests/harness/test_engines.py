@@ -4,7 +4,14 @@ from pathlib import Path
 import pytest
 
 from harness.arms import ARMS, parse_arms
-from harness.engines import EngineOptions, check_budget, default_budget, engine_config, make_options
+from harness.engines import (
+    EngineOptions,
+    check_budget,
+    default_budget,
+    engine_config,
+    make_options,
+    resolve_pins,
+)
 from harness.errors import UsageError
 from harness.prepared import DeltaSize, Prepared
 from meswitch.config import SyntheticConfig
@@ -124,6 +131,21 @@ def test_more_pinned_than_slots_and_unknown_policies_are_refused():
         EngineOptions(slots=0)
     with pytest.raises(UnknownPolicyError, match="got 'fifo'"):
         EngineOptions(policy="fifo")
+
+
+def test_pins_are_experts_by_their_own_names_each_once_whatever_their_case_and_the_base():
+    given = EngineOptions(pinned=("CODE", "base", "code", "Maths"))
+    assert resolve_pins(given, ["Code", "maths", "law"]).pinned == ("Code", "base", "maths")
+    assert resolve_pins(TAG, ["code"]) == TAG
+
+
+def test_a_pin_that_no_engine_serves_is_named_with_what_there_is():
+    given = EngineOptions(pinned=("foo", "code", "bar"))
+    with pytest.raises(UsageError, match=r"--pin names foo, bar, which no engine serves; there are base, code, law$"):
+        resolve_pins(given, ["code", "law"])
+    many = ["a", "b", "c", "d", "e", "f", "code"]
+    with pytest.raises(UsageError, match=r"there are base, a, b, c, d and 3 more$"):
+        resolve_pins(given, many)
 
 
 def test_the_type_follows_the_device():

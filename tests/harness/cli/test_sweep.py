@@ -83,7 +83,7 @@ def test_what_is_given_takes_the_place_of_the_presets(prepared, tmp_path, capsys
         (["--memory-budget", "14GiB"], "meswitch needs 15.3 GiB, got 14.0 GiB"),
         (["--slots", "1", "--pin", "expert-000,expert-001"], "2 are pinned, got 1"),
         (["--slots", "40"], "meswitch needs 84.4 GiB, got 76.0 GiB"),
-        (["--pin", "expert-999"], "--pin names expert-999, which no cell has"),
+        (["--pin", "expert-999"], "--pin names expert-999, which no engine serves; there are base, expert-000, "),
         (["--seconds-per-cell", "nan"], "--seconds-per-cell must be positive"),
         (["--seconds-per-cell", "0"], "--seconds-per-cell must be positive"),
         (["--prompt-tokens", "0"], "--prompt-tokens and --output-tokens must be at least 1, got 0, 64"),

@@ -94,7 +94,12 @@ def test_experts_of_a_shape_are_numbered_and_a_trained_family_has_only_its_own()
 @pytest.mark.parametrize(
     ("arms", "options", "workload", "message"),
     [
-        ("meswitch", {"pinned": ("x",)}, {}, "--pin names x, which no cell has; there are expert-000, expert-001"),
+        (
+            "meswitch",
+            {"pinned": ("x",)},
+            {},
+            "--pin names x, which no engine serves; there are base, expert-000, expert-001$",
+        ),
         ("meswitch", {"max_context_tokens": 500}, {}, "512 . 64 are more than 500"),
         ("full-swap-host", {"device": "cpu", "dtype": "float32"}, {}, "random ones are made on a GPU"),
     ],
@@ -103,6 +108,23 @@ def test_a_sweep_that_cannot_work_is_refused_before_anything_is_made(arms, optio
     grid = Grid(arms=parse_arms(arms), experts=(1, 2), budgets=(76 << 30,))
     with pytest.raises(UsageError, match=message):
         plan_sweep(grid, Workload(**workload), replace(CUDA, **options), family="mistral-7b", codec="salient:bits=2")
+
+
+def test_pins_keep_their_experts_in_every_engine_that_has_them_whatever_their_case(make_plan, monkeypatch):
+    made = make_plan(experts=(1, 2)).prepared
+    made = replace(made, **{name: rename(getattr(made, name)) for name in ("checkpoints", "deltas", "sizes")})
+    monkeypatch.setattr("harness.sweep.plan.prepare", lambda request, report: made)
+    monkeypatch.setattr("harness.sweep.plan._kv_bytes", lambda plan: 0)
+    grid = Grid(arms=parse_arms("meswitch"), experts=(1, 2), budgets=(1000,))
+    pinned = replace(CUDA, pinned=("Expert-001", "BASE", "expert-001"))
+    plan = plan_sweep(grid, Workload(), pinned, family="mistral-7b", codec="c")
+    assert plan.options.pinned == ("expert-001", "base")
+    # an engine of one expert has the first alone
+    assert [group.config.store.pinned for group in engine_groups(plan)] == [("base",), ("expert-001", "base")]
+
+
+def rename(places):
+    return {name.replace("e", "expert-00"): value for name, value in places.items()}
 
 
 def test_a_budget_below_one_slot_is_refused_but_for_the_arm_that_it_is_the_result_of(make_plan, monkeypatch):
