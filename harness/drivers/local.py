@@ -92,11 +92,6 @@ class LocalDrivers:
         """A driver of an engine of `config`, not started."""
         return LocalDriver(config, self)
 
-    @property
-    def has_process(self) -> bool:
-        """Whether the next engine finds one."""
-        return self._idle is not None
-
     def take(self) -> "EngineProcess | None":
         """The process that an engine left, for the one who asked; `None` if there is none that still runs."""
         process, self._idle = self._idle, None

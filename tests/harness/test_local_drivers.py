@@ -53,11 +53,11 @@ def test_the_next_engine_lives_where_the_last_one_ended():
         driver.stop()
         driver.stop()
     assert [process.configs for process in made] == [["a", "b"]]
-    assert drivers.has_process
+    assert not made[0].closed
     drivers.close()
     drivers.close()
     assert made[0].closed
-    assert not drivers.has_process
+    assert drivers.take() is None
 
 
 @pytest.mark.parametrize("left_bytes", [None, 300 * MIB])
