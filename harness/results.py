@@ -158,9 +158,29 @@ def check_runs_dir(path: Path, *, option: str = "--runs-dir") -> None:
     Raises:
         UsageError: it, or the first of its parents that there is, is a file or may not be written to.
     """
+    if (refused := _refused_by(path)) is not None:
+        raise UsageError(f"{option} must be a directory that can be written to, and {refused} is not")
+
+
+def check_file(path: Path, *, option: str = "--table") -> None:
+    """Nothing, if a file can be kept at `path`: asked before the minutes that its content takes. Makes nothing.
+
+    Args:
+        option: that `path` was given to, for the message.
+
+    Raises:
+        UsageError: it is a directory, or the first of its parents that there is, is a file or may not be written to.
+    """
+    if path.is_dir():
+        raise UsageError(f"{option} must be a file, and {path} is a directory")
+    if (refused := _refused_by(path.parent)) is not None:
+        raise UsageError(f"{option} must be in a directory that can be written to, and {refused} is not")
+
+
+def _refused_by(path: Path) -> Path | None:
+    """Of `path` and its parents the first that there is, if nothing can be made in it."""
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise UsageError(f"{option} must be a directory that can be written to, and {there} is not")
+    return None if there.is_dir() and os.access(there, os.W_OK) else there
 
 
 def find_run(name: str, runs_dir: Path) -> RunDirectory:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from harness.results import check_file
 from harness.telemetry import check_gpu, open_gpu
 from meswitch.compress_config import DEFAULT_EMBEDDING, DEFAULT_HEAD, DEFAULT_LINEAR
 
@@ -35,6 +36,8 @@ def compression(
     ] = None,
 ) -> None:
     """Compress synthetic experts: seconds, and the most anonymous memory, beside what is allowed."""
+    if json_file is not None:
+        check_file(json_file)
     with closing(open_gpu()) as gpu:
         check_gpu(device, gpu)
     # torch takes seconds to import: never for --help

@@ -7,6 +7,7 @@ import typer
 
 from harness.cli.gpu_table import gpu_for_table
 from harness.decode import DEFAULT_CASES, DecodeOptions, parse_cases
+from harness.results import check_file
 from meswitch.config import SyntheticConfig
 
 __all__ = ["decode"]
@@ -46,8 +47,9 @@ def decode(
         replays=replays,
         index=gpu,
     )
-    # a profile is measured whatever the table has
-    with gpu_for_table(gpu, table if profile is None else None) as monitor:
+    if profile is not None:
+        check_file(profile, option="--profile")
+    with gpu_for_table(gpu, table, may_suffice=profile is None) as monitor:
         # torch takes seconds to import: never for --help
         from harness.decode.command import run_decode
 

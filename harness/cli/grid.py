@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from harness.results import check_runs_dir, write_atomic
+
 __all__ = ["grid"]
 
 
@@ -22,10 +24,10 @@ def grid(
 ) -> None:
     """Score what is quantised besides the linears' deltas; a task that the table has is not measured again."""
     folder = output or Path("reports/results") / Path(family).name
+    check_runs_dir(folder, option="--output")
     path = folder / f"grid-{kind}.json"
     # torch takes seconds to import: never for --help
     from harness.grids.summary import cell_means, markdown
-    from harness.results import write_atomic
 
     if not rebuild:
         _measure(kind, family, tuple(task or ()), n, tuple(bits or (1.0,)), generations, path)

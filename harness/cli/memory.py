@@ -48,7 +48,7 @@ def memory(
         index=gpu,
     )
     # how many fit is measured whatever the table has
-    with gpu_for_table(gpu, table if options.experts is not None else None) as monitor:
+    with gpu_for_table(gpu, table, may_suffice=options.experts is not None) as monitor:
         # torch takes seconds to import: never for --help
         from harness.residency.command import run_memory
 

@@ -17,7 +17,7 @@ from harness.planning import RunOptions
 from harness.prepare import prepare
 from harness.prepared import PrepareRequest
 from harness.provenance import collect_provenance
-from harness.results import write_atomic
+from harness.results import check_file, write_atomic
 from harness.telemetry import check_gpu, open_gpu
 from meswitch.home import home_dir
 
@@ -38,20 +38,28 @@ def parity(
     Exit code 1 if a float32 answer differs.
     """
     dtypes = _dtypes(dtype)
+    if table is not None:
+        check_file(table)
     provenance = _provenance()
     prepared = prepare(PrepareRequest(family=family, codec=codec, home=home_dir()))
     requests = parity_requests(prepared, count=n, seed=seed, max_tokens=max_tokens)
     (arm,) = parse_arms("meswitch")
     budget = default_budget(prepared, EngineOptions())
+    # the GPU first: what it cannot serve is said before minutes of answers on the CPU
+    found: dict[str, Mapping[str, tuple[int, ...]]] = {
+        kind: answer_all(
+            engine_config(arm, prepared, EngineOptions(device="cuda", dtype=kind), budget=DEFAULT_CUDA_BUDGET), requests
+        )
+        for kind in dtypes
+    }
     wanted = answer_all(engine_config(arm, prepared, EngineOptions(), budget=budget), requests)
-    rows: list[ParityRow] = []
-    answers = {"cpu": wanted}
-    for kind in dtypes:
-        options = EngineOptions(device="cuda", dtype=kind)
-        answers[kind] = answer_all(engine_config(arm, prepared, options, budget=DEFAULT_CUDA_BUDGET), requests)
-        rows += compare_answers(wanted, answers[kind], family=prepared.family, codec=prepared.codec, dtype=kind)
+    rows = [
+        row
+        for kind in dtypes
+        for row in compare_answers(wanted, found[kind], family=prepared.family, codec=prepared.codec, dtype=kind)
+    ]
     if table is not None:
-        _write(table, rows, {"provenance": provenance, "seed": seed, "answers": answers})
+        _write(table, rows, {"provenance": provenance, "seed": seed, "answers": {"cpu": wanted, **found}})
     Console().print(_table(rows))
     return int(any(row.diverged_tokens for row in rows if row.dtype == "float32"))
 
@@ -79,6 +87,7 @@ def _provenance() -> dict[str, Any]:
 
 
 def _write(path: Path, rows: list[ParityRow], raw: Mapping[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps([row_dict(row) for row in rows], indent=1).encode() + b"\n")
     write_atomic(path.with_suffix(".raw.json"), json.dumps(raw).encode() + b"\n")
 

@@ -12,6 +12,7 @@ from harness.errors import UsageError
 from harness.policies import REPLAYED
 from harness.policies_report import ComparisonConfig, PolicyComparison, PolicyRow, compare_policies, write_comparison
 from harness.policies_sequence import ExpertSequence, parse_synthetic, synthetic_sequence, trace_sequence
+from harness.results import check_file
 from workloads.trace_io import find_trace
 
 __all__ = ["policies"]
@@ -48,6 +49,8 @@ def policies(
         prefetch=prefetch,
         load_positions=load_positions,
     )
+    if out is not None:
+        check_file(out, option="--out")
     comparison = compare_policies(_sequence(trace, synthetic), config)
     if out is not None:
         write_comparison(out, comparison)

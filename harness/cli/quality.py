@@ -13,6 +13,7 @@ from rich.table import Table
 
 from harness.evaluation import DEFAULT_CODECS, QualityOptions, evaluate, rebuild_quality
 from harness.quality import QualityReport
+from harness.results import check_runs_dir
 from harness.sizes import format_bytes
 from harness.summary import Estimate
 
@@ -61,6 +62,7 @@ def quality(
     hundred answers do not. Interrupted and called again, it goes on where it stopped.
     """
     folder = output or Path("reports/results") / Path(family).name
+    check_runs_dir(folder, option="--output")
     if likelihood or generate or family == "smollm2":
         if output is None and family != "smollm2":
             # beside the answers, whose table has the same name

@@ -9,6 +9,7 @@ from harness.errors import RunFormatError, UsageError
 from harness.results import (
     Manifest,
     RunDirectory,
+    check_file,
     check_runs_dir,
     find_run,
     new_run_id,
@@ -135,6 +136,18 @@ def test_a_place_where_runs_cannot_be_kept_is_refused_and_nothing_is_made(tmp_pa
         check_runs_dir(tmp_path / "file" / "runs")
     with pytest.raises(UsageError, match="--out must be a directory"):
         check_runs_dir(tmp_path / "file", option="--out")
+
+
+def test_a_place_where_a_file_cannot_be_kept_is_refused_and_nothing_is_made(tmp_path):
+    check_file(tmp_path / "new" / "deep" / "t.json")
+    check_file(tmp_path / "t.json")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    check_file(tmp_path / "file")
+    with pytest.raises(UsageError, match=r"--table must be in a directory that can be written to, and .+/file is not"):
+        check_file(tmp_path / "file" / "new" / "t.json")
+    with pytest.raises(UsageError, match=r"--out must be a file, and .+ is a directory"):
+        check_file(tmp_path, option="--out")
 
 
 def test_of_a_file_that_grows_a_torn_last_line_is_left_out_and_a_damaged_one_before_it_is_named():

@@ -76,9 +76,13 @@ def test_a_table_that_could_have_no_row_asks_for_the_gpu_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_table, "open_gpu", lambda index: NullGpu())
-    for table in (None, tmp_path / "t.json"):
+    path = tmp_path / "t.json"
+    for table in (None, path):
         with pytest.raises(UsageError, match="NVML sees none; check"), gpu_table.gpu_for_table(0, table):
             pytest.fail("a command began")
-    (tmp_path / "t.json").touch()
-    with gpu_table.gpu_for_table(0, tmp_path / "t.json") as gpu:
+    path.touch()
+    with gpu_table.gpu_for_table(0, path) as gpu:
         assert gpu.description == "no GPU"
+    # more than rows is asked for, which no table has
+    with pytest.raises(UsageError, match="NVML sees none"), gpu_table.gpu_for_table(0, path, may_suffice=False):
+        pytest.fail("a command began")
