@@ -87,6 +87,7 @@ def say_written(table: Table, path: Path, *, done: bool) -> None:
 def publish(report: FidelityReport, output: Path) -> None:
     """Write the tables and the rate–distortion figure beside the figures that they show."""
     from harness.fidelity.ablations import rebuild_ablations
+    from harness.fidelity.chosen import rebuild_chosen
     from harness.fidelity.tables import figure_table, how_many, markdown
     from reports.figures.rate_distortion import draw_rate_distortion
     from reports.figures.svg import save
@@ -94,6 +95,7 @@ def publish(report: FidelityReport, output: Path) -> None:
 
     write_atomic(output / "tables.md", markdown(report).encode())
     rebuild_ablations(output, report)
+    rebuild_chosen(output)
     figures = {
         "rate-distortion": (report.means or report.by_likelihood, "all seeds"),
         "rate-distortion-more-arms": (report.more_arms, f"more arms, {how_many(report.more_arms)}"),

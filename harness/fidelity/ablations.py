@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from harness.fidelity.allocated import Allocated, Way
 from harness.fidelity.means import REFERENCE, Expert, group_of
 from harness.fidelity.rebuild import FidelityReport, by_expert
 from harness.fidelity.scores import read_records
@@ -24,6 +25,20 @@ FOUR, EIGHT = "sparse-sign:group=4", "sparse-sign:group=8"
 
 Experts = Mapping[tuple[str, int], Expert]
 Variants = tuple[tuple[str, str], ...]
+
+WAYS: tuple[tuple[str, Way], ...] = (
+    ("least errors of weights", "plain"),
+    ("least errors of outputs", "weighted"),
+    ("least KL, measured linear by linear", "measured"),
+    ("search by KL", "search"),
+)
+
+
+def _spent(bits: float, alike: str) -> tuple[str, str, Variants]:
+    """The table of one budget, from one codec for all linears that keeps it on smollm2."""
+    variants = tuple((words, Allocated(bits=bits, by=by).spec) for words, by in WAYS)
+    return f"What is chosen for each linear, {bits:g} bits", alike, variants
+
 
 ABLATIONS: tuple[tuple[str, str, Variants], ...] = (
     (
@@ -88,6 +103,10 @@ ABLATIONS: tuple[tuple[str, str, Variants], ...] = (
             ("trained steps", f"{EIGHT} distilled=rows"),
         ),
     ),
+    _spent(0.55, EIGHT),
+    _spent(0.8, FOUR),
+    _spent(1.0, f"{FOUR},channels=8"),
+    _spent(2.25, UNBIASED),
 )
 """A title, an arm, and arms that differ from it in one ingredient, with that ingredient in words. All at gain 1."""
 

@@ -5,10 +5,11 @@ from typing import ClassVar, Literal, get_args
 
 from meswitch.errors import CodecOptionError
 
-__all__ = ["CANDIDATES", "WAYS", "Allocated", "Way", "parse_allocated"]
+__all__ = ["CANDIDATES", "WAYS", "Allocated", "Knapsack", "Way", "parse_allocated"]
 
-Way = Literal["search", "weighted", "plain"]
-WAYS: tuple[Way, ...] = get_args(Way)
+Knapsack = Literal["measured", "weighted", "plain"]
+Way = Literal["search", Knapsack]
+WAYS: tuple[Way, ...] = ("search", *get_args(Knapsack))
 
 CANDIDATES = (
     "sparse-sign:group=16",
@@ -34,7 +35,8 @@ class Allocated:
 
     Attributes:
         bits: that a weight of the linears may take on average, everything counted.
-        by: `plain` or `weighted`, the knapsack over errors of weights or of outputs; `search` by KL, from the fitter.
+        by: a knapsack over errors, `plain` of weights, `weighted` of outputs, or over KL `measured` linear by linear;
+            or `search` by KL, from the fittest of these and of one codec for all.
     """
 
     name: ClassVar[str] = "allocated"

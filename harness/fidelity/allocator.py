@@ -4,24 +4,30 @@ Every candidate describes every linear once. D̂, what a codec makes of a delta,
 device: with 13 candidates of 106 million weights 5.5 GB.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import get_args
 
 import torch
 
-from harness.fidelity.allocated import CANDIDATES, Allocated, Way
+from harness.fidelity.allocated import CANDIDATES, Allocated, Knapsack
 from harness.fidelity.bench import Bench
 from harness.fidelity.describe import describe, stored_bytes
 from harness.fidelity.scores import Search
 from harness.fidelity.stacked import Stacks
-from harness.fidelity.subject import Subject, take_delta
-from meswitch.allocation import Allocation, Choice, EvolutionConfig, assign_linears, search_choices
+from harness.fidelity.subject import Subject, take_delta, take_weights
+from meswitch.allocation import Allocation, Choice, EvolutionConfig, allocate, measured_errors, search_choices
 from meswitch.allocation.sensitivity import allocation_of, weighted_error
 from meswitch.codecs import parse_codec
+from meswitch.errors import CapacityError
 
 __all__ = ["AllocationConfig", "Allocator"]
 
-Assignment = Sequence[int]
+MOST_UNITS = 1 << 16
+"""Steps of a budget: finer ones take seconds where a model has hundreds of linears."""
+
+Assignment = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +60,8 @@ class Allocator:
         self.made = [describe(codec, stacks) for codec in self.codecs]
         self.choices = {name: self.choices_of(name, stacks) for name in subject.linears}
         self.weights = sum(subject.base[name].numel() for name in subject.linears)
-        self.filled: dict[tuple[int, Way], tuple[int, ...]] = {}
+        self.filled: dict[tuple[int, Knapsack], Assignment] = {}
+        self.scored: dict[tuple[Assignment, int], float] = {}
         self.search = config.search.within(len(subject.calibration))
         self.benches = {
             count: Bench(subject.model, subject.calibration[:count], tokens_per_batch=tokens_per_batch)
@@ -83,18 +90,45 @@ class Allocator:
         budget = self.budget_bytes(wanted.bits)
         if wanted.by != "search":
             return allocation_of(self.choices, self.knapsack(budget, wanted.by), budget), None
-        starts = {self.knapsack(budget, by) for by in ("plain", "weighted")}
+        starts = {self.knapsack(budget, by) for by in get_args(Knapsack)}
+        starts |= {numbers for numbers in self.singles if self.nbytes(numbers) <= budget}
         found = search_choices(self.choices, starts, budget, self.fitness, self.search)
         generations = self.search.generations
         return found.allocation, Search(
             generations=generations, items=found.texts, start=found.start, found=found.found
         )
 
-    def knapsack(self, budget: int, by: Way) -> tuple[int, ...]:
-        """The candidates whose errors, plain or weighted, come to the least within `budget`; each is found once."""
+    def knapsack(self, budget: int, by: Knapsack) -> Assignment:
+        """The candidates whose errors of a kind come to the least within `budget`; each is found once."""
         if (budget, by) not in self.filled:
-            self.filled[budget, by] = assign_linears(self.choices, budget, weighted=by == "weighted")
+            costs = [[choice.nbytes for choice in row] for row in self.choices.values()]
+            self.filled[budget, by] = allocate(costs, self.errors(by), budget, most_units=MOST_UNITS)
         return self.filled[budget, by]
+
+    def errors(self, by: Knapsack) -> Sequence[Sequence[float]]:
+        """What every candidate of every linear is taken to cost."""
+        if by == "measured":
+            return self.measured
+        return [[c.error if by == "weighted" else c.plain_error for c in row] for row in self.choices.values()]
+
+    @cached_property
+    def measured(self) -> list[list[float]]:
+        """KL that every candidate of every linear is expected to cost; from one scoring of each, and one of each."""
+        items = self.search.samples[-1]
+        # the coarsest: its KL stands out of rounding
+        reference = min(range(len(self.codecs)), key=lambda number: self.nbytes(self.singles[number]))
+        alone = [self.kl({name: self.made[reference][name]}, items) for name in self.choices]
+        alike = [self.fitness(numbers, items) for numbers in self.singles]
+        return measured_errors(self.errors("weighted"), alone, alike, reference=reference)
+
+    @property
+    def singles(self) -> list[Assignment]:
+        """Every candidate for all linears."""
+        return [(number,) * len(self.choices) for number in range(len(self.codecs))]
+
+    def nbytes(self, assignment: Assignment) -> int:
+        """What the linears take."""
+        return sum(row[number].nbytes for row, number in zip(self.choices.values(), assignment, strict=True))
 
     def budget_bytes(self, bits: float) -> int:
         """What the linears may take."""
@@ -104,22 +138,35 @@ class Allocator:
         """The candidate that takes the most within the budget, for all linears.
 
         Raises:
-            ValueError: none fits.
+            CapacityError: none fits.
         """
         budget = self.budget_bytes(bits)
-        sizes = [sum(row[number].nbytes for row in self.choices.values()) for number in range(len(self.codecs))]
-        best = max((number for number, size in enumerate(sizes) if size <= budget), key=sizes.__getitem__)
-        return allocation_of(self.choices, [best] * len(self.choices), budget)
+        fitting = [numbers for numbers in self.singles if self.nbytes(numbers) <= budget]
+        if not fitting:
+            least = 8 * min(map(self.nbytes, self.singles)) / self.weights
+            raise CapacityError(
+                f"the budget must be at least {least:g} bits, what the cheapest codec takes, got {bits:g}"
+            )
+        largest = max(fitting, key=self.nbytes)
+        return allocation_of(self.choices, largest, budget)
 
     def described(self, allocation: Allocation) -> dict[str, torch.Tensor]:
         """D̂ of every linear by its codec."""
-        return self.of_numbers([self.codecs.index(codec) for codec in allocation.codecs.values()])
+        return self.of_numbers(tuple(self.codecs.index(codec) for codec in allocation.codecs.values()))
 
     def of_numbers(self, assignment: Assignment) -> dict[str, torch.Tensor]:
         """D̂ of every linear by the candidate of its number."""
         return {name: self.made[number][name] for name, number in zip(self.choices, assignment, strict=True)}
 
     def fitness(self, assignment: Assignment, samples: int) -> float:
-        """KL to the expert of an answer token of the first so many calibration items, in nats."""
-        take_delta(self.subject.model, self.subject.base, self.of_numbers(assignment))
+        """KL to the expert of an answer token of the first so many calibration items, in nats; each is found once."""
+        if (assignment, samples) not in self.scored:
+            self.scored[assignment, samples] = self.kl(self.of_numbers(assignment), samples)
+        return self.scored[assignment, samples]
+
+    def kl(self, described: Mapping[str, torch.Tensor], samples: int) -> float:
+        """The same with these linears described, and all others the expert's."""
+        subject = self.subject
+        take_weights(subject.model, {n: subject.expert[n] for n in self.choices if n not in described})
+        take_delta(subject.model, subject.base, described)
         return self.benches[samples].score().kl_per_token

@@ -36,7 +36,11 @@ Expert = dict[Key, Record]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmMean:
-    """One arm over several tasks and all their seeds, each task alike, with 95 % intervals."""
+    """One arm over several tasks and all their seeds, each task alike, with 95 % intervals.
+
+    Attributes:
+        bits_per_weight, expert_bytes: the most of any expert; they differ where codecs are chosen for each.
+    """
 
     arm: str
     gain: float | None
@@ -150,8 +154,8 @@ def arm_mean(key: Key, place: int, records: Sequence[Record], draws: Mapping[str
         gain_matched=key[1] is None,
         mean_gain=float(np.mean([record.gain for record in records])),
         experts=len(records),
-        bits_per_weight=records[0].bits_per_weight,
-        expert_bytes=records[0].expert_bytes,
+        bits_per_weight=max((r.bits_per_weight for r in records if r.bits_per_weight is not None), default=None),
+        expert_bytes=max((r.expert_bytes for r in records if r.expert_bytes is not None), default=None),
         **{name: drawn.estimate(place) for name, drawn in draws.items()},
         on_front=False,
     )

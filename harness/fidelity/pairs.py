@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from harness.fidelity.allocated import Allocated
 from harness.fidelity.means import REFERENCE, Comparison, Group, label_of
 
 __all__ = ["PAIRS", "TRAINED", "pairs_of"]
@@ -12,6 +13,8 @@ DELTA_COME = "lowrank:bits=2.25,precision=mixed"
 
 TRAINED = f"{REFERENCE} distilled=rows"
 """The paper's recipe, as far as it is known: its codes with trained steps."""
+
+CHOSEN = {bits: Allocated(bits=bits, by="search").spec for bits in (0.55, 0.8, 1.0, 2.25)}
 
 PAIRS: tuple[tuple[str, str], ...] = (
     (UNBIASED, REFERENCE),
@@ -42,6 +45,15 @@ PAIRS: tuple[tuple[str, str], ...] = (
     (TRAINED, REFERENCE),
     ("bitdelta distilled=matrix", "bitdelta"),
     (FOUR, "bitdelta distilled=matrix"),
+    (CHOSEN[0.55], EIGHT),
+    (CHOSEN[0.55], REFERENCE),
+    (CHOSEN[0.8], FOUR),
+    (CHOSEN[0.8], REFERENCE),
+    (CHOSEN[0.8], TRAINED),
+    (CHOSEN[1.0], f"{FOUR},channels=8"),
+    (CHOSEN[1.0], REFERENCE),
+    (CHOSEN[2.25], UNBIASED),
+    (CHOSEN[2.25], DELTA_COME),
 )
 """Arms at gain 1, or with the gain that is named; and the ones that they are compared with."""
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from harness.fidelity.allocated import parse_allocated
 from harness.fidelity.means import REFERENCE, ArmMean, Budget, Comparison, label_of
 from harness.fidelity.rebuild import FidelityReport, TaskEnds
 from harness.summary import Estimate
@@ -186,6 +187,8 @@ def figure_label(arm: str) -> str:
     if name == "sparse-sign":
         words += ["by activation"] if "pick=wanda" in options else []
         words += ["+ salient"] if "channels=" in options else []
+    if (chosen := parse_allocated(spec)) is not None:
+        words.append(f"by {chosen.by}")
     if rest.startswith("distilled"):
         words.append("distilled")
     return " ".join(words)

@@ -3,6 +3,7 @@
 from meswitch.allocation.budget import parse_budget
 from meswitch.allocation.evolution import EvolutionConfig, evolve
 from meswitch.allocation.knapsack import allocate, least_error
+from meswitch.allocation.measured import measured_errors
 from meswitch.allocation.search import Searched, search_choices, search_linears
 from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, assign_linears, choices_of
 
@@ -17,6 +18,7 @@ __all__ = [
     "choices_of",
     "evolve",
     "least_error",
+    "measured_errors",
     "parse_budget",
     "search_choices",
     "search_linears",

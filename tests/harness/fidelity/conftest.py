@@ -57,6 +57,6 @@ class TinyFamily:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_family() -> Callable[..., TinyFamily]:
     return lambda *, half=False: TinyFamily(half=half)
