@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.fidelity.scores import Record, Search, read_records
 from harness.results import write_atomic
-from meswitch.codecs import short_spec
+from meswitch.codecs import shown_spec
 
 __all__ = ["kind_of", "markdown", "rebuild_chosen"]
 
@@ -64,7 +64,7 @@ def table(records: Sequence[Record]) -> str:
     lines = [f"| codec | {' | '.join(kinds)} | all |", f"| --- |{' ---: |' * (len(kinds) + 1)}"]
     for spec, total in totals.most_common():
         cells = [f"{count / len(records):.1f}" for count in (*(counts[spec, kind] for kind in kinds), total)]
-        lines.append(f"| `{short_spec(spec)}` | {' | '.join(cells)} |")
+        lines.append(f"| `{shown_spec(spec)}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
