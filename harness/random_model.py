@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
+from harness.engines import Dtype
 from harness.errors import UsageError
-from meswitch.config import SyntheticConfig
+from harness.shapes import whole_spec
+from harness.telemetry import GpuMonitor, check_gpu
+from meswitch.config import DeviceConfig, SyntheticConfig
+from meswitch.cuda.availability import check_device
 from meswitch.cuda.base_weights import random_base
 from meswitch.cuda.decoder import Decoder, rotary_tables
 from meswitch.cuda.kv_cache import KvCache, kv_bytes
@@ -15,9 +19,9 @@ from meswitch.cuda.slots import SlotArena
 from meswitch.cuda.synthetic_image import SyntheticImageSource, synthetic_layout
 from meswitch.cuda.whole_layout import WholeLayout, whole_layout
 from meswitch.cuda.workspace import context_bytes, workspace_bytes
-from meswitch.families import ShapeFamily
+from meswitch.families import ShapeFamily, load_shape_family
 
-__all__ = ["Layouts", "RandomModel", "Room", "check_window", "model_layouts", "plan_model"]
+__all__ = ["Layouts", "RandomModel", "Room", "Subject", "load_subject", "plan_model", "take_device"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,21 @@ class Layouts:
 
     whole: WholeLayout
     slot: SlotLayout | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is measured, as far as it is known without a GPU.
+
+    Attributes:
+        family: whose shape the model has.
+        codec: of the experts' linears, with all options, as rows name it.
+        layouts: of base and experts.
+    """
+
+    family: ShapeFamily
+    codec: str
+    layouts: Layouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +67,8 @@ class RandomModel:
     """Base, experts, and keys and values that are numbers already, as they would be after a prompt.
 
     Args:
-        family: whose shape it has.
-        layouts: of base and experts.
-        room: how many of the latter, and of rows and tokens.
+        subject: shape and layouts.
+        room: how many experts, rows and tokens.
         seed: of everything.
         device: where everything is allocated, and filled.
 
@@ -59,7 +77,8 @@ class RandomModel:
         vocabulary: tokens there are.
     """
 
-    def __init__(self, family: ShapeFamily, layouts: Layouts, room: Room, *, seed: int, device: torch.device) -> None:
+    def __init__(self, subject: Subject, room: Room, *, seed: int, device: torch.device) -> None:
+        family, layouts = subject.family, subject.layouts
         self._shape = family.shape
         self.vocabulary = family.shape.vocabulary
         self.base = random_base(layouts.whole, seed=seed, device=device)
@@ -80,23 +99,58 @@ class RandomModel:
         return Decoder(self._shape, self.base, self._slots if has_experts else None, self._cache, self._rotary)
 
 
-def model_layouts(family: ShapeFamily, synthetic: SyntheticConfig, *, dtype: str, has_experts: bool) -> Layouts:
-    """The layouts of base and experts.
+def load_subject(
+    family: str, synthetic: SyntheticConfig, *, dtype: str, has_experts: bool, row_tokens: int, tokens_of: str
+) -> Subject:
+    """What is measured, checked.
+
+    Args:
+        family: a shape's name, or the path of a Hugging Face config.
+        synthetic: codecs of the experts.
+        dtype: of the base.
+        has_experts: whether any case has.
+        row_tokens: of the longest row.
+        tokens_of: the options that make it so long, as a message names them.
 
     Raises:
-        DeltaError, UnsupportedModelError: no kernel covers a codec.
+        FamilyError: there is no such shape.
+        UnsupportedModelError: the CUDA path does not compute it, or no kernel covers a codec.
+        DeltaError: there is no such codec.
+        UsageError: attention would have to forget a position of the longest row.
     """
-    slot = synthetic_layout(synthetic, family.shape) if has_experts else None
-    return Layouts(whole=whole_layout(family.shape, getattr(torch, dtype)), slot=slot)
+    shapes = load_shape_family(family)
+    _check_window(shapes, row_tokens, options=tokens_of)
+    slot = synthetic_layout(synthetic, shapes.shape) if has_experts else None
+    layouts = Layouts(whole=whole_layout(shapes.shape, getattr(torch, dtype)), slot=slot)
+    return Subject(family=shapes, codec=whole_spec(synthetic.linear), layouts=layouts)
 
 
-def plan_model(family: ShapeFamily, layouts: Layouts, room: Room, device: torch.device) -> MemoryPlan:
+def take_device(gpu: GpuMonitor, *, index: int, dtype: Dtype) -> torch.device:
+    """GPU `index`, from now on the one that PyTorch allocates on.
+
+    Args:
+        gpu: the driver's view of it.
+        index: of the GPU.
+        dtype: that it is to compute in.
+
+    Raises:
+        UsageError: the driver sees none.
+        EngineError: PyTorch does not see it, or it cannot do the work.
+    """
+    check_gpu("cuda", gpu)
+    check_device(DeviceConfig(kind="cuda", dtype=dtype, index=index))
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
+    return device
+
+
+def plan_model(subject: Subject, room: Room, device: torch.device) -> MemoryPlan:
     """The memory plan of a model with so much room, within what is free on the device.
 
     Raises:
         CapacityError: it does not fit.
     """
-    shape, dtype = family.shape, layouts.whole.dtype
+    shape, layouts, dtype = subject.family.shape, subject.layouts, subject.layouts.whole.dtype
     context = context_bytes(device)
     return plan_memory(
         torch.cuda.mem_get_info(device)[0] + context,
@@ -112,17 +166,7 @@ def plan_model(family: ShapeFamily, layouts: Layouts, room: Room, device: torch.
     )
 
 
-def check_window(family: ShapeFamily, tokens: int, *, options: str) -> None:
-    """Nothing, if attention never has to forget a position of a row of `tokens`.
-
-    Args:
-        family: of the model.
-        tokens: of the longest row.
-        options: that make it so long, as a message names them.
-
-    Raises:
-        UsageError: it would have to.
-    """
+def _check_window(family: ShapeFamily, tokens: int, *, options: str) -> None:
     window = family.shape.window
     if window is not None and tokens > window:
         raise UsageError(

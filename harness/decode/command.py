@@ -11,15 +11,11 @@ from harness.decode.floor import whole_models_read_bytes
 from harness.decode.measure import MeasureInputs, decode_table, measure_decode, missing_groups
 from harness.decode.options import DecodeOptions
 from harness.decode.profile import profile_decode, trace_steps
-from harness.decode.rig import build_decode, decode_layouts, plan_decode
+from harness.decode.rig import build_decode, decode_subject, plan_decode
 from harness.flat_table import FlatRow
 from harness.provenance import collect_provenance
-from harness.random_model import Layouts, check_window
-from harness.shapes import whole_spec
-from harness.telemetry import GpuMonitor, card_name, check_gpu
-from meswitch.config import DeviceConfig
-from meswitch.cuda.availability import check_device
-from meswitch.families import load_shape_family
+from harness.random_model import Layouts, take_device
+from harness.telemetry import GpuMonitor, card_name
 from meswitch_kernels.timing import read_bandwidth
 
 __all__ = ["format_row", "run_decode", "whole_models_line"]
@@ -47,37 +43,32 @@ def run_decode(
     Raises:
         HarnessError, MeswitchError: the options cannot be measured here: no GPU, no room, no such shape or codec.
     """
-    family = load_shape_family(options.family)
-    check_window(family, options.cache_tokens, options="--context and --replays")
-    layouts = decode_layouts(family, options)
-    codec = whole_spec(options.synthetic.linear)
+    subject = decode_subject(options)
+    family, codec = subject.family.name, subject.codec
     table = decode_table(path)
-    groups = missing_groups(options, table, family=family.name, codec=codec, gpu=card_name(gpu.description))
+    groups = missing_groups(options, table, family=family, codec=codec, gpu=card_name(gpu.description))
     if not groups and profile is None:
         say(f"all rows are in {path}")
         return
-    check_gpu("cuda", gpu)
-    check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
-    device = torch.device("cuda", options.index)
-    torch.cuda.set_device(device)
-    for line in plan_decode(family, options, layouts, device).lines():
+    device = take_device(gpu, index=options.index, dtype=options.dtype)
+    for line in plan_decode(subject, options, device).lines():
         say(line)
     # before the weights take the memory that it reads
     bandwidth = read_bandwidth()
     torch.cuda.empty_cache()
     inputs = MeasureInputs(
-        family=family.name,
+        family=family,
         codec=codec,
         options=options,
-        layouts=layouts,
+        layouts=subject.layouts,
         read_bandwidth=bandwidth,
         time_block=time_block,
         gpu=gpu,
         provenance=collect_provenance(gpu, commit=commit),
     )
-    say(f"{gpu.description}: read bandwidth {bandwidth / 1e12:.3f} TB/s; {whole_models_line(layouts, inputs)}")
+    say(f"{gpu.description}: read bandwidth {bandwidth / 1e12:.3f} TB/s; {whole_models_line(subject.layouts, inputs)}")
     with torch.inference_mode():
-        rig = build_decode(family, options, layouts, device)
+        rig = build_decode(subject, options, device)
         for row in measure_decode(rig, inputs, groups, table):
             say(format_row(row))
         if profile is not None:

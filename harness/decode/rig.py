@@ -7,14 +7,13 @@ import torch
 
 from harness.decode.case import DecodeCase
 from harness.decode.options import DecodeOptions
-from harness.random_model import Layouts, RandomModel, Room, model_layouts, plan_model
+from harness.random_model import RandomModel, Room, Subject, load_subject, plan_model
 from meswitch.cuda.graphs import GraphPool
 from meswitch.cuda.memory_plan import MemoryPlan
 from meswitch.cuda.step_runner import StepRunner
 from meswitch.cuda.step_state import RowState
-from meswitch.families import ShapeFamily
 
-__all__ = ["DecodeRig", "Rig", "build_decode", "decode_layouts", "plan_decode"]
+__all__ = ["DecodeRig", "Rig", "build_decode", "decode_subject", "plan_decode"]
 
 
 class Rig(Protocol):
@@ -28,14 +27,13 @@ class DecodeRig:
     """The decoder with the experts in their slots, and the same base alone.
 
     Args:
-        family: whose shape it has.
+        subject: whose shape and layouts it has.
         options: of the measurement.
-        layouts: of base and experts.
         device: where everything is allocated, and filled with random numbers.
     """
 
-    def __init__(self, family: ShapeFamily, options: DecodeOptions, layouts: Layouts, device: torch.device) -> None:
-        model = RandomModel(family, layouts, _room(options), seed=options.synthetic.seed, device=device)
+    def __init__(self, subject: Subject, options: DecodeOptions, device: torch.device) -> None:
+        model = RandomModel(subject, _room(options), seed=options.synthetic.seed, device=device)
         self._vocabulary = model.vocabulary
         graphs = GraphPool(device) if device.type == "cuda" else None
         self._base_only, self._mixed = (
@@ -66,28 +64,31 @@ class DecodeRig:
         return runner.launch
 
 
-def decode_layouts(family: ShapeFamily, options: DecodeOptions) -> Layouts:
-    """The layouts of base and experts.
+def decode_subject(options: DecodeOptions) -> Subject:
+    """What the options are about, as `load_subject` finds it, with what it raises."""
+    return load_subject(
+        options.family,
+        options.synthetic,
+        dtype=options.dtype,
+        has_experts=options.experts > 0,
+        row_tokens=options.cache_tokens,
+        tokens_of="--context and --replays",
+    )
 
-    Raises:
-        DeltaError, UnsupportedModelError: no kernel covers a codec.
-    """
-    return model_layouts(family, options.synthetic, dtype=options.dtype, has_experts=options.experts > 0)
 
-
-def plan_decode(family: ShapeFamily, options: DecodeOptions, layouts: Layouts, device: torch.device) -> MemoryPlan:
+def plan_decode(subject: Subject, options: DecodeOptions, device: torch.device) -> MemoryPlan:
     """The memory plan of the measurement, within what is free on the device.
 
     Raises:
         CapacityError: it does not fit.
     """
-    return plan_model(family, layouts, _room(options), device)
+    return plan_model(subject, _room(options), device)
 
 
-def build_decode(family: ShapeFamily, options: DecodeOptions, layouts: Layouts, device: torch.device) -> DecodeRig:
+def build_decode(subject: Subject, options: DecodeOptions, device: torch.device) -> DecodeRig:
     """The rig on `device`, every kind of step compiled and captured once."""
     with torch.inference_mode():
-        rig = DecodeRig(family, options, layouts, device)
+        rig = DecodeRig(subject, options, device)
         for case in options.cases:
             rig.load(case, steps=1)()
     return rig

@@ -9,14 +9,10 @@ from harness.cuda_timing import time_block
 from harness.flat_table import FlatRow
 from harness.prefill.measure import MeasureInputs, measure_prefill, missing_groups, prefill_table
 from harness.prefill.options import PrefillOptions
-from harness.prefill.rig import build_prefill, plan_prefill, prefill_layouts
+from harness.prefill.rig import build_prefill, plan_prefill, prefill_subject
 from harness.provenance import collect_provenance
-from harness.random_model import check_window
-from harness.shapes import whole_spec
-from harness.telemetry import GpuMonitor, card_name, check_gpu
-from meswitch.config import DeviceConfig
-from meswitch.cuda.availability import check_device
-from meswitch.families import load_shape_family
+from harness.random_model import take_device
+from harness.telemetry import GpuMonitor, card_name
 
 __all__ = ["format_row", "run_prefill"]
 
@@ -41,24 +37,19 @@ def run_prefill(
     Raises:
         HarnessError, MeswitchError: the options cannot be measured here: no GPU, no room, no such shape or codec.
     """
-    family = load_shape_family(options.family)
-    check_window(family, options.row_tokens, options="--start and --tokens")
-    layouts = prefill_layouts(family, options)
-    codec = whole_spec(options.synthetic.linear)
+    subject = prefill_subject(options)
+    family, codec = subject.family.name, subject.codec
     table = prefill_table(path)
-    groups = missing_groups(options, table, family=family.name, codec=codec, gpu=card_name(gpu.description))
+    groups = missing_groups(options, table, family=family, codec=codec, gpu=card_name(gpu.description))
     if not groups:
         say(f"all rows are in {path}")
         return
-    check_gpu("cuda", gpu)
-    check_device(DeviceConfig(kind="cuda", dtype=options.dtype, index=options.index))
-    device = torch.device("cuda", options.index)
-    torch.cuda.set_device(device)
-    for line in plan_prefill(family, options, layouts, device).lines():
+    device = take_device(gpu, index=options.index, dtype=options.dtype)
+    for line in plan_prefill(subject, options, device).lines():
         say(line)
     say(gpu.description)
     inputs = MeasureInputs(
-        family=family.name,
+        family=family,
         codec=codec,
         options=options,
         time_block=time_block,
@@ -66,7 +57,7 @@ def run_prefill(
         provenance=collect_provenance(gpu, commit=commit),
     )
     with torch.inference_mode():
-        rig = build_prefill(family, options, layouts, device)
+        rig = build_prefill(subject, options, device)
         for row in measure_prefill(rig, inputs, groups, table):
             say(format_row(row))
 

@@ -10,15 +10,14 @@ from harness.prefill.case import PrefillCase
 from harness.prefill.options import PrefillOptions
 from harness.prefill.products import BaseProducts
 from harness.prefill.timing import PromptTimes, time_prompt
-from harness.random_model import Layouts, RandomModel, Room, model_layouts, plan_model
+from harness.random_model import RandomModel, Room, Subject, load_subject, plan_model
 from meswitch.cuda.graphs import GraphPool
 from meswitch.cuda.memory_plan import MemoryPlan
 from meswitch.cuda.prompt_runner import PromptRunner, prompt_sizes
 from meswitch.cuda.prompt_state import prompt_tensors
 from meswitch.cuda.step_state import RowState
-from meswitch.families import ShapeFamily
 
-__all__ = ["PrefillRig", "Rig", "build_prefill", "plan_prefill", "prefill_layouts"]
+__all__ = ["PrefillRig", "Rig", "build_prefill", "plan_prefill", "prefill_subject"]
 
 
 class Rig(Protocol):
@@ -35,23 +34,27 @@ class PrefillRig:
     """The decoder with one expert in its slot. Prompts of the base go through the same decoder, past the slot.
 
     Args:
-        family: whose shape it has.
+        subject: whose shape and layouts it has.
         options: of the measurement.
-        layouts: of base and expert.
         device: where everything is allocated, and filled with random numbers. On a CPU there are no graphs: what they
             would hold is launched kernel by kernel.
     """
 
-    def __init__(self, family: ShapeFamily, options: PrefillOptions, layouts: Layouts, device: torch.device) -> None:
+    def __init__(self, subject: Subject, options: PrefillOptions, device: torch.device) -> None:
         seed = options.synthetic.seed
         self._options = options
         self._device = device
-        model = RandomModel(family, layouts, _room(options), seed=seed, device=device)
+        model = RandomModel(subject, _room(options), seed=seed, device=device)
         decoder = model.decoder(has_experts=True)
         self._vocabulary = model.vocabulary
         graphs = GraphPool(device) if device.type == "cuda" else None
         # one of them computes at a time
-        tensors = prompt_tensors(family.shape, tokens=_padded_chunk(options), dtype=layouts.whole.dtype, device=device)
+        tensors = prompt_tensors(
+            subject.family.shape,
+            tokens=_padded_chunk(options),
+            dtype=subject.layouts.whole.dtype,
+            device=device,
+        )
         self._runners = {
             "graphs": PromptRunner(decoder, tensors, graphs=graphs),
             "single": PromptRunner(decoder, tensors, graphs=None),
@@ -106,28 +109,31 @@ class PrefillRig:
             torch.cuda.synchronize(self._device)
 
 
-def prefill_layouts(family: ShapeFamily, options: PrefillOptions) -> Layouts:
-    """The layouts of base and expert.
+def prefill_subject(options: PrefillOptions) -> Subject:
+    """What the options are about, as `load_subject` finds it, with what it raises."""
+    return load_subject(
+        options.family,
+        options.synthetic,
+        dtype=options.dtype,
+        has_experts=True,
+        row_tokens=options.row_tokens,
+        tokens_of="--start and --tokens",
+    )
 
-    Raises:
-        DeltaError, UnsupportedModelError: no kernel covers a codec.
-    """
-    return model_layouts(family, options.synthetic, dtype=options.dtype, has_experts=True)
 
-
-def plan_prefill(family: ShapeFamily, options: PrefillOptions, layouts: Layouts, device: torch.device) -> MemoryPlan:
+def plan_prefill(subject: Subject, options: PrefillOptions, device: torch.device) -> MemoryPlan:
     """The memory plan of the measurement, within what is free on the device.
 
     Raises:
         CapacityError: it does not fit.
     """
-    return plan_model(family, layouts, _room(options), device)
+    return plan_model(subject, _room(options), device)
 
 
-def build_prefill(family: ShapeFamily, options: PrefillOptions, layouts: Layouts, device: torch.device) -> PrefillRig:
+def build_prefill(subject: Subject, options: PrefillOptions, device: torch.device) -> PrefillRig:
     """The rig on `device`, every kind of prompt compiled and captured once."""
     with torch.inference_mode():
-        rig = PrefillRig(family, options, layouts, device)
+        rig = PrefillRig(subject, options, device)
         rig.warm_up()
     return rig
 

@@ -11,15 +11,13 @@ from harness.decode import DecodeCase, DecodeOptions, parse_cases
 from harness.decode.command import format_row, whole_models_line
 from harness.decode.floor import step_read_bytes
 from harness.decode.measure import COLUMNS, MeasureInputs, decode_table, measure_decode, missing_groups
-from harness.decode.rig import decode_layouts
+from harness.decode.rig import decode_subject
 from harness.flat_table import FlatTable
 from harness.random_model import Layouts
 from harness.telemetry import NullGpu
 from meswitch.config import SyntheticConfig
-from meswitch.families import load_shape_family
 
 CODEC = "salient:bits=2,channels=8"
-FAMILY = load_shape_family("mistral-7b")
 
 
 class FakeRig:
@@ -50,7 +48,7 @@ def inputs_of(asked: DecodeOptions, rig: FakeRig) -> MeasureInputs:
         family="mistral-7b",
         codec=CODEC,
         options=asked,
-        layouts=decode_layouts(FAMILY, asked),
+        layouts=decode_subject(asked).layouts,
         read_bandwidth=3e12,
         time_block=time_block,
         gpu=NullGpu(),
@@ -113,7 +111,7 @@ def test_the_floor_of_whole_models_is_said() -> None:
 
 
 def test_without_experts_no_layout_of_slots_is_needed() -> None:
-    layouts = decode_layouts(FAMILY, options("2x0"))
+    layouts = decode_subject(options("2x0")).layouts
     assert isinstance(layouts, Layouts)
     assert layouts.slot is None
     assert layouts.whole.dtype is torch.bfloat16

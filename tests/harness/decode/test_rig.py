@@ -6,28 +6,22 @@ import pytest
 import torch
 
 from harness.decode import DecodeCase, DecodeOptions, parse_cases
-from harness.decode.rig import DecodeRig, build_decode, decode_layouts
+from harness.decode.rig import DecodeRig, build_decode, decode_subject
 from meswitch.config import SyntheticConfig
-from meswitch.families import ShapeFamily, load_shape_family
-
-
-@pytest.fixture
-def family(tiny_model: Path) -> ShapeFamily:
-    return load_shape_family(tiny_model)
 
 
 @pytest.mark.usefixtures("few_programs")
 @torch.inference_mode()
-def test_a_case_steps_its_rows_around_its_context(family: ShapeFamily) -> None:
+def test_a_case_steps_its_rows_around_its_context(tiny_model: Path) -> None:
     options = DecodeOptions(
-        family="tiny",
+        family=str(tiny_model),
         cases=parse_cases("2x2", context=8),
         synthetic=SyntheticConfig(linear="salient:bits=2,channels=3"),
         dtype="float16",
         replays=5,
         repeats=3,
     )
-    rig = build_decode(family, options, decode_layouts(family, options), torch.device("cpu"))
+    rig = build_decode(decode_subject(options), options, torch.device("cpu"))
     lengths = []
     for case in (DecodeCase(B=2, E=2, context=8), DecodeCase(B=2, E=0, context=8)):
         step = rig.load(case, steps=3)

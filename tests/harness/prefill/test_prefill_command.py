@@ -39,14 +39,13 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         budget_bytes=80 << 30, context_bytes=0, base_bytes=1 << 30, slots=1, slot_bytes=1, kv_bytes=1, workspace_bytes=1
     )
     for name, value in {
-        "check_device": lambda config: None,
+        "take_device": lambda gpu, *, index, dtype: torch.device("cuda", index),
         "plan_prefill": lambda *_: plan,
         "time_block": lambda launch, count: 10.0 * count,
         "build_prefill": build,
     }.items():
         monkeypatch.setattr(command, name, value)
     monkeypatch.setattr(gpu_table, "open_gpu", lambda index: FakeGpu())
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     return calls
 
 
