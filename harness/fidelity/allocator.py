@@ -17,7 +17,15 @@ from harness.fidelity.describe import describe, stored_bytes
 from harness.fidelity.scores import Search
 from harness.fidelity.stacked import Stacks
 from harness.fidelity.subject import Subject, take_delta, take_weights
-from meswitch.allocation import Allocation, Choice, EvolutionConfig, allocate, measured_errors, search_choices
+from meswitch.allocation import (
+    Allocation,
+    Choice,
+    EvolutionConfig,
+    alike_within,
+    allocate,
+    measured_errors,
+    search_choices,
+)
 from meswitch.allocation.sensitivity import allocation_of, weighted_error
 from meswitch.codecs import parse_codec
 from meswitch.errors import CapacityError
@@ -91,7 +99,7 @@ class Allocator:
         if wanted.by != "search":
             return allocation_of(self.choices, self.knapsack(budget, wanted.by), budget), None
         starts = {self.knapsack(budget, by) for by in get_args(Knapsack)}
-        starts |= {numbers for numbers in self.singles if self.nbytes(numbers) <= budget}
+        starts.update(alike_within(self.choices, budget))
         found = search_choices(self.choices, starts, budget, self.fitness, self.search)
         generations = self.search.generations
         return found.allocation, Search(
@@ -141,7 +149,7 @@ class Allocator:
             CapacityError: none fits.
         """
         budget = self.budget_bytes(bits)
-        fitting = [numbers for numbers in self.singles if self.nbytes(numbers) <= budget]
+        fitting = alike_within(self.choices, budget)
         if not fitting:
             least = 8 * min(map(self.nbytes, self.singles)) / self.weights
             raise CapacityError(

@@ -47,7 +47,7 @@ class Bench:
 
     def __init__(self, model: Any, items: Sequence[Encoded], *, tokens_per_batch: int) -> None:
         self.model = model
-        self.count = len(items)
+        self.count, self.tokens_per_batch = len(items), tokens_per_batch
         device = next(model.parameters()).device
         self.batches: list[tuple[Rows, torch.Tensor, torch.Tensor]] = []
         for numbers in token_batches(items, tokens_per_batch):

@@ -5,13 +5,21 @@ from meswitch.allocation.evolution import EvolutionConfig, evolve
 from meswitch.allocation.knapsack import allocate, least_error
 from meswitch.allocation.measured import measured_errors
 from meswitch.allocation.search import Searched, search_choices, search_linears
-from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, assign_linears, choices_of
+from meswitch.allocation.sensitivity import (
+    Allocation,
+    Choice,
+    alike_within,
+    allocate_linears,
+    assign_linears,
+    choices_of,
+)
 
 __all__ = [
     "Allocation",
     "Choice",
     "EvolutionConfig",
     "Searched",
+    "alike_within",
     "allocate",
     "allocate_linears",
     "assign_linears",

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from meswitch.allocation.evolution import Assignment, EvolutionConfig, Fitness, evolve
-from meswitch.allocation.sensitivity import Allocation, Choice, allocation_of, assign_linears
+from meswitch.allocation.sensitivity import Allocation, Choice, alike_within, allocation_of, assign_linears
 from meswitch.calibration_stream import load_expert
 from meswitch.codecs import CompressedDelta, decompress
 from meswitch.pair import Pair
@@ -58,7 +58,7 @@ def search_linears(
     device: torch.device | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Searched:
-    """The fittest allocation within `budget` that is found.
+    """The fittest allocation within `budget` that is found, from the knapsacks and from one candidate for all linears.
 
     Args:
         choices: of every linear, with their compressed forms and plain errors.
@@ -74,6 +74,7 @@ def search_linears(
     where = device or torch.device("cpu")
     divergence = Divergence(pair, parameters, choices, texts, samples=config.samples, device=where)
     starts = {assign_linears(choices, budget, weighted=weighted) for weighted in (True, False)}
+    starts.update(alike_within(choices, budget))
     return search_choices(choices, starts, budget, divergence, config, progress=progress)
 
 

@@ -95,6 +95,16 @@ def assign_linears(choices: Mapping[str, Sequence[Choice]], budget: int, *, weig
     return allocate(costs, errors, budget)
 
 
+def alike_within(choices: Mapping[str, Sequence[Choice]], budget: int) -> list[tuple[int, ...]]:
+    """Every candidate for all linears, where that costs at most `budget`; all have the same candidates."""
+    rows = list(choices.values())
+    found = []
+    for number in range(min(map(len, rows), default=0)):
+        if sum(row[number].nbytes for row in rows) <= budget:
+            found.append((number,) * len(rows))
+    return found
+
+
 def allocation_of(choices: Mapping[str, Sequence[Choice]], numbers: Sequence[int], budget: int) -> Allocation:
     """The allocation that gives each linear the choice of its number."""
     costs = [[choice.nbytes for choice in row] for row in choices.values()]

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from harness.errors import UsageError
 from harness.fidelity.arms import Arm
 from harness.fidelity.describe import size_of
-from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity, experts_of, parabola_minimum
+from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity, experts_of
 from harness.fidelity.scores import Record, read_file, record_path
 from meswitch.codecs import parse_codec
 
@@ -100,14 +100,3 @@ def test_bytes_are_those_of_what_the_codec_stores(tiny_family: Callable[..., Any
     others = sum(t.numel() for name, t in subject.base.items() if name not in subject.linears)
     assert bits == 8 * stored / weights
     assert size == stored + 2 * others
-
-
-def curve(values: list[float]) -> Iterator[float]:
-    return ((value - 1.03) ** 2 for value in values)
-
-
-def test_parabola_is_least_where_it_is() -> None:
-    gains = [0.8, 0.9, 1.0, 1.1, 1.25]
-    assert parabola_minimum(gains, list(curve(gains))) == pytest.approx(1.03)
-    assert parabola_minimum(gains, [5.0, 4, 3, 2, 1]) == 1.25
-    assert parabola_minimum(gains, [1.0, 1, 1, 1, 1]) == 0.8
