@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import engine_flags, shape_flags
 from harness.results import check_file
 from harness.telemetry import check_gpu, open_gpu
 from meswitch.compress_config import DEFAULT_EMBEDDING, DEFAULT_HEAD, DEFAULT_LINEAR
@@ -14,14 +15,14 @@ __all__ = ["compression"]
 
 
 def compression(
-    family: Annotated[str, typer.Option(help="A shape, or a Hugging Face config: random weights are made of it.")],
+    family: shape_flags.Family,
     layers: Annotated[
         list[int], typer.Option(help="Layers of the expert; repeat: two depths project the model's own.")
     ],
-    linear: Annotated[str, typer.Option(help="Codec of the linear weights.")] = DEFAULT_LINEAR,
-    embedding: Annotated[str, typer.Option(help="Codec of the embedding.")] = DEFAULT_EMBEDDING,
-    head: Annotated[str, typer.Option(help="Codec of the head.")] = DEFAULT_HEAD,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    linear: engine_flags.Codec = DEFAULT_LINEAR,
+    embedding: shape_flags.Embedding = DEFAULT_EMBEDDING,
+    head: shape_flags.Head = DEFAULT_HEAD,
+    device: engine_flags.Device = "cpu",
     threads: Annotated[int, typer.Option(help="That torch may use.")] = 2,
     texts: Annotated[int, typer.Option(help="Calibration texts; 0 compresses without.")] = 0,
     tokens: Annotated[int, typer.Option(help="Of each text.")] = 0,
@@ -30,14 +31,11 @@ def compression(
     time_limit: Annotated[
         float | None, typer.Option(help="Seconds after which a compression is killed; writing its models is apart.")
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--table", help="Keep the rows there; those that it already has are not measured again."),
-    ] = None,
+    table: shape_flags.Table = None,
 ) -> None:
     """Compress synthetic experts: seconds, and the most anonymous memory, beside what is allowed."""
-    if json_file is not None:
-        check_file(json_file)
+    if table is not None:
+        check_file(table)
     with closing(open_gpu()) as gpu:
         check_gpu(device, gpu)
     # torch takes seconds to import: never for --help
@@ -57,4 +55,4 @@ def compression(
         scratch=scratch,
         time_limit_s=time_limit,
     )
-    measure_compression(options, json_file, typer.echo)
+    measure_compression(options, table, typer.echo)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import engine_flags, shape_flags
 from harness.cli.gpu_table import gpu_for_table
 from harness.decode import DEFAULT_CASES, DecodeOptions, parse_cases
 from harness.results import check_file
@@ -16,26 +17,24 @@ DEFAULTS = SyntheticConfig()
 
 
 def decode(
-    family: Annotated[str, typer.Option(help="A shape, or a Hugging Face config: random weights are made of it.")],
-    codec: Annotated[str, typer.Option(help="Codec of the linear weights.")] = DEFAULTS.linear,
-    embedding: Annotated[str, typer.Option(help="Codec of the embedding.")] = DEFAULTS.embedding,
-    head: Annotated[str, typer.Option(help="Codec of the head.")] = DEFAULTS.head,
+    family: shape_flags.Family,
+    codec: engine_flags.Codec = DEFAULTS.linear,
+    embedding: shape_flags.Embedding = DEFAULTS.embedding,
+    head: shape_flags.Head = DEFAULTS.head,
     cases: Annotated[
         str, typer.Option(help="Rows x experts of each step, with commas; 0 is the base.")
     ] = DEFAULT_CASES,
     context: Annotated[int, typer.Option(help="Positions that each row attends to.")] = 512,
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float16.")] = "bfloat16",
-    repeats: Annotated[int, typer.Option(help="Times that each case is measured, interleaved.")] = 9,
+    dtype: shape_flags.Dtype = "bfloat16",
+    repeats: shape_flags.Repeats = 9,
     replays: Annotated[int, typer.Option(help="Steps of each of those.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of all random weights; 0 is a seed.")] = 0,
-    gpu: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
-    table: Annotated[
-        Path | None, typer.Option(help="Keep rows there; what it already has is not measured again.")
-    ] = None,
+    seed: shape_flags.Seed = 0,
+    gpu: shape_flags.Gpu = 0,
+    table: shape_flags.Table = None,
     profile: Annotated[
         Path | None, typer.Option(help="Write the kernels of a step of each case there, and their times.")
     ] = None,
-    commit: Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")] = None,
+    commit: engine_flags.Commit = None,
 ) -> None:
     """Time decode steps as CUDA graphs: rows of many experts, of one, and of the base alone."""
     options = DecodeOptions(

@@ -1,4 +1,4 @@
-"""Options that say where and with what an engine runs, shared by the commands that start one."""
+"""Options that say where, with what and by which code an engine runs, shared by the commands that start one."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from meswitch.policies import POLICIES
 
 __all__ = [
     "Codec",
+    "Commit",
     "Device",
     "Dtype",
     "HostBudget",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 Codec = Annotated[str, typer.Option(help="Codec of the linear weights.")]
+Commit = Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Dtype = Annotated[str | None, typer.Option(help="bfloat16, float16 or float32; a CPU computes in float32.")]
 Policy = Annotated[str, typer.Option(help=f"Who makes room for a missing expert: {', '.join(POLICIES)}.")]

@@ -1,10 +1,10 @@
 """`harness memory`: how many experts a GPU holds, by its driver, beside what was planned."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.cli import engine_flags, shape_flags
 from harness.cli.gpu_table import gpu_for_table
 from harness.residency import MemoryOptions, parse_experts
 from harness.sizes import parse_bytes
@@ -16,23 +16,21 @@ DEFAULTS = SyntheticConfig()
 
 
 def memory(
-    family: Annotated[str, typer.Option(help="A shape, or a Hugging Face config: random weights are made of it.")],
+    family: shape_flags.Family,
     experts: Annotated[str, typer.Option(help="That are on the GPU together; max for as many as fit.")] = "16",
     memory_budget: Annotated[str, typer.Option(help="What everything together may take.")] = "76GiB",
     kv_tokens: Annotated[int, typer.Option(help="Room for keys and values: rows times context.")] = 32768,
     max_rows: Annotated[int, typer.Option(help="Requests decoded together.")] = 16,
     chunk: Annotated[int, typer.Option(help="Tokens of a prompt that are computed together.")] = 512,
     weights: Annotated[str, typer.Option(help="delta, or full for whole models.")] = "delta",
-    codec: Annotated[str, typer.Option(help="Codec of the linear weights.")] = DEFAULTS.linear,
-    embedding: Annotated[str, typer.Option(help="Codec of the embedding.")] = DEFAULTS.embedding,
-    head: Annotated[str, typer.Option(help="Codec of the head.")] = DEFAULTS.head,
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float16.")] = "bfloat16",
-    seed: Annotated[int, typer.Option(help="Of all random weights; 0 is a seed.")] = 0,
-    gpu: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
-    table: Annotated[
-        Path | None, typer.Option(help="Keep the row there; one that it already has is not measured again.")
-    ] = None,
-    commit: Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")] = None,
+    codec: engine_flags.Codec = DEFAULTS.linear,
+    embedding: shape_flags.Embedding = DEFAULTS.embedding,
+    head: shape_flags.Head = DEFAULTS.head,
+    dtype: shape_flags.Dtype = "bfloat16",
+    seed: shape_flags.Seed = 0,
+    gpu: shape_flags.Gpu = 0,
+    table: shape_flags.Table = None,
+    commit: engine_flags.Commit = None,
 ) -> None:
     """Fill a GPU with experts, serve every row to its end, and compare the driver's count with the plan."""
     options = MemoryOptions(

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.arms import parse_arms
+from harness.cli import engine_flags
 from harness.engines import DEFAULT_CUDA_BUDGET, Dtype, EngineOptions, default_budget, engine_config
 from harness.errors import UsageError
 from harness.parity import ParityRow, answer_all, compare_answers, parity_requests, row_dict
-from harness.planning import RunOptions
+from harness.planning import DEFAULT_CODEC
 from harness.prepare import prepare
 from harness.prepared import PrepareRequest
 from harness.provenance import collect_provenance
@@ -27,7 +28,7 @@ __all__ = ["parity"]
 def parity(
     family: Annotated[str, typer.Argument(help="A model family with weights, by name or path.")] = "pocket",
     dtype: Annotated[list[str] | None, typer.Option(help="Of the GPU; repeat for several.")] = None,
-    codec: Annotated[str, typer.Option(help="Codec of the linear weights.")] = RunOptions(trace="").codec,
+    codec: engine_flags.Codec = DEFAULT_CODEC,
     n: Annotated[int, typer.Option(help="Requests of each expert.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the requests; 0 is a seed.")] = 0,
     max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 64,

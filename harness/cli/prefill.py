@@ -1,10 +1,10 @@
 """`harness prefill`: the time of one prompt on a GPU until its first token, with an expert and with the base alone."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.cli import engine_flags, shape_flags
 from harness.cli.gpu_table import gpu_for_table
 from harness.prefill import DEFAULT_TOKENS, PrefillOptions, parse_cases
 from meswitch.config import SyntheticConfig
@@ -15,23 +15,21 @@ DEFAULTS = SyntheticConfig()
 
 
 def prefill(
-    family: Annotated[str, typer.Option(help="A shape, or a Hugging Face config: random weights are made of it.")],
-    codec: Annotated[str, typer.Option(help="Codec of the linear weights.")] = DEFAULTS.linear,
-    embedding: Annotated[str, typer.Option(help="Codec of the embedding.")] = DEFAULTS.embedding,
-    head: Annotated[str, typer.Option(help="Codec of the head.")] = DEFAULTS.head,
+    family: shape_flags.Family,
+    codec: engine_flags.Codec = DEFAULTS.linear,
+    embedding: shape_flags.Embedding = DEFAULTS.embedding,
+    head: shape_flags.Head = DEFAULTS.head,
     tokens: Annotated[str, typer.Option(help="Lengths of the prompts, with commas.")] = DEFAULT_TOKENS,
     start: Annotated[int, typer.Option(help="Tokens before each prompt that are in the cache already.")] = 0,
     single: Annotated[
         bool, typer.Option("--single", help="Launch each prompt kernel by kernel, too, without graphs.")
     ] = False,
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float16.")] = "bfloat16",
-    repeats: Annotated[int, typer.Option(help="Times that each case is measured, interleaved.")] = 9,
-    seed: Annotated[int, typer.Option(help="Of all random weights; 0 is a seed.")] = 0,
-    gpu: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
-    table: Annotated[
-        Path | None, typer.Option(help="Keep rows there; what it already has is not measured again.")
-    ] = None,
-    commit: Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")] = None,
+    dtype: shape_flags.Dtype = "bfloat16",
+    repeats: shape_flags.Repeats = 9,
+    seed: shape_flags.Seed = 0,
+    gpu: shape_flags.Gpu = 0,
+    table: shape_flags.Table = None,
+    commit: engine_flags.Commit = None,
 ) -> None:
     """Time one prompt from its first launch to its first token, beside the base's products alone."""
     options = PrefillOptions(

