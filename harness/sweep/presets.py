@@ -117,8 +117,8 @@ PRESETS: Mapping[str, SweepChoices] = MappingProxyType(
         ),
     }
 )
-"""`full`: every number of experts, budget and load, some seven hours. `headline`: its main figure, from 1 expert to 128,
-in some five minutes. `quick`: fewer numbers of experts for longer. `another`: 16 experts, every request another
+"""`full`: every number of experts, budget and load, some seven hours. `headline`: its main figure, from 1 expert to
+128, in some five minutes. `quick`: fewer numbers of experts for longer. `another`: 16 experts, every request another
 one. `policies`: more experts than slots. `pocket`: the small trained family on a CPU, to see how a sweep works."""
 
 
