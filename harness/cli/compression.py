@@ -1,6 +1,5 @@
 """`harness compression`: what compressing an expert takes, on synthetic experts of a published model's shape."""
 
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from harness.cli import engine_flags, shape_flags
 from harness.results import check_file
-from harness.telemetry import check_gpu, open_gpu
+from harness.telemetry import need_gpu
 from meswitch.compress_config import DEFAULT_EMBEDDING, DEFAULT_HEAD, DEFAULT_LINEAR
 
 __all__ = ["compression"]
@@ -36,8 +35,7 @@ def compression(
     """Compress synthetic experts: seconds, and the most anonymous memory, beside what is allowed."""
     if table is not None:
         check_file(table)
-    with closing(open_gpu()) as gpu:
-        check_gpu(device, gpu)
+    need_gpu(device)
     # torch takes seconds to import: never for --help
     from harness.compression.measure import CompressionOptions, measure_compression
 

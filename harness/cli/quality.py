@@ -17,6 +17,7 @@ from harness.quality import QualityReport
 from harness.results import check_runs_dir
 from harness.sizes import format_bytes
 from harness.summary import Estimate
+from harness.telemetry import need_gpu
 
 __all__ = ["quality"]
 
@@ -68,6 +69,9 @@ def quality(
         if output is None and family != "smollm2":
             # beside the answers, whose table has the same name
             folder /= "likelihood"
+        if not rebuild:
+            # before torch, which takes seconds to import
+            need_gpu(device)
         from harness.cli.fidelity import FidelityRequest, fidelity
 
         request = FidelityRequest(
@@ -110,12 +114,7 @@ def quality(
     if as_json:
         sys.stdout.write((folder / "quality.json").read_text())
         return 0
-    console = Console()
-    console.print(_tasks_table(report))
-    console.print(_means_table(report))
-    for line in _origin(report):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"written {folder / 'quality.json'}", highlight=False, soft_wrap=True)
+    _print(report, folder / "quality.json")
     return 0
 
 
@@ -142,6 +141,15 @@ def _evaluate(options: QualityOptions) -> QualityReport:
                 task, completed=done, total=total, description=name or "answering"
             ),
         )
+
+
+def _print(report: QualityReport, path: Path) -> None:
+    console = Console()
+    console.print(_tasks_table(report))
+    console.print(_means_table(report))
+    for line in _origin(report):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"written {path}", highlight=False, soft_wrap=True)
 
 
 def _tasks_table(report: QualityReport) -> Table:

@@ -1,11 +1,22 @@
 """The GPU as NVML sees it, and a twin for machines without one that says so instead of saying zero."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.errors import UsageError
 
-__all__ = ["GpuMonitor", "GpuReading", "GpuState", "NullGpu", "NvmlGpu", "card_name", "check_gpu", "open_gpu"]
+__all__ = [
+    "GpuMonitor",
+    "GpuReading",
+    "GpuState",
+    "NullGpu",
+    "NvmlGpu",
+    "card_name",
+    "check_gpu",
+    "need_gpu",
+    "open_gpu",
+]
 
 NO_GPU = "no GPU"
 
@@ -161,6 +172,16 @@ def check_gpu(device: str, gpu: GpuMonitor) -> None:
     if device == "cuda" and card_name(gpu.description) is None:
         why = gpu.description.removeprefix(NO_GPU)
         raise UsageError(f"device cuda needs an NVIDIA GPU and its driver, and NVML sees none{why}; check nvidia-smi")
+
+
+def need_gpu(device: str) -> None:
+    """Nothing, if `device` is no GPU or the driver sees one: `check_gpu` for whoever reads nothing of it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    with closing(open_gpu()) as gpu:
+        check_gpu(device, gpu)
 
 
 def open_gpu(index: int = 0) -> GpuMonitor:

@@ -20,6 +20,8 @@ COMMANDS = [
     ["decode", "--family", "mistral-7b", "--table", "t.json"],
     ["memory", "--family", "mistral-7b", "--table", "t.json"],
     ["parity", "--table", "t.json"],
+    ["quality", "smollm2", "--device", "cuda", "--output", "quality"],
+    ["quality", "smollm2", "--generate", "--task", "mbpp", "--data", ".", "--device", "cuda", "--output", "quality"],
     ["prefill", "--family", "mistral-7b", "--table", "t.json"],
     ["run", "--trace", "mixed.jsonl", "--device", "cuda", "--runs-dir", "runs"],
     ["sweep", "--preset", "headline", "--out", "sweep"],
@@ -32,8 +34,8 @@ from importlib import import_module
 from harness.cli import run_command
 from harness.telemetry import NullGpu
 
-for name in ("compression", "gpu_table", "parity", "run", "sweep", "switching"):
-    import_module(f"harness.cli.{{name}}").open_gpu = lambda index=0: NullGpu()
+for name in ("cli.gpu_table", "cli.parity", "cli.run", "cli.sweep", "cli.switching", "telemetry.gpu"):
+    import_module(f"harness.{{name}}").open_gpu = lambda index=0: NullGpu()
 for command in {COMMANDS}:
     print(command[0], run_command(command), "torch" in sys.modules)
 """

@@ -19,8 +19,8 @@ SHAPE = ["--family", "mistral-7b"]
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU for whoever asks: no command is refused for want of one."""
-    for name in ("compression", "gpu_table", "parity", "run", "sweep", "switching"):
-        monkeypatch.setattr(import_module(f"harness.cli.{name}"), "open_gpu", lambda index=0: FakeGpu())
+    for name in ("cli.gpu_table", "cli.parity", "cli.run", "cli.sweep", "cli.switching", "telemetry.gpu"):
+        monkeypatch.setattr(import_module(f"harness.{name}"), "open_gpu", lambda index=0: FakeGpu())
 
 
 @pytest.mark.usefixtures("gpu")
