@@ -93,7 +93,7 @@ def allocation_cells(allocator: Allocator, bits: float) -> Iterator[Cell]:
     """One budget, spent alike on all linears, by the knapsack over plain and weighted errors, and by search.
 
     Args:
-        allocator: whose search starts from the fitter of the two knapsacks, as `meswitch compress --search` does.
+        allocator: whose search starts from the fittest of the knapsacks and of one codec for all linears.
         bits: that a linear weight may take on average.
     """
     subject = allocator.subject
@@ -111,4 +111,4 @@ def allocation_cells(allocator: Allocator, bits: float) -> Iterator[Cell]:
         allocation, _ = allocator.allocate(Allocated(bits=bits, by=by))
         yield cell(f"knapsack over {by} errors", allocation)
     allocation, _ = allocator.allocate(Allocated(bits=bits, by="search"))
-    yield cell("search from the fitter", allocation)
+    yield cell("search from the fittest", allocation)

@@ -128,7 +128,7 @@ def test_a_budget_is_kept_by_every_way_to_spend_it(tmp_path: Path) -> None:
         "one codec",
         "knapsack over plain errors",
         "knapsack over weighted errors",
-        "search from the fitter",
+        "search from the fittest",
     ]
     assert all(row["bits_per_weight"] <= 2.5 for row in rows)
     check_grid("tiny", GridOptions(grid="allocation", tasks=("a",), n=4, bits=(2.5,)), path)

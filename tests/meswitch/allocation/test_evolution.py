@@ -79,3 +79,8 @@ def test_a_start_above_the_budget_is_refused() -> None:
 def test_impossible_configs_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must"):
         EvolutionConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_a_config_takes_no_more_samples_than_there_are() -> None:
+    assert EvolutionConfig(samples=(16, 64)).within(20).samples == (16, 20)
+    assert EvolutionConfig(samples=(16, 64)).within(100) == EvolutionConfig(samples=(16, 64))

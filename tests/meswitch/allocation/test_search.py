@@ -1,6 +1,7 @@
 """The search for codecs: its measure against whole models of transformers, and the command that uses it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
-from meswitch.allocation import EvolutionConfig, choices_of, search, search_linears
+from meswitch.allocation import EvolutionConfig, alike_within, assign_linears, choices_of, search, search_linears
 from meswitch.allocation.search import Divergence
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream
@@ -123,6 +124,27 @@ def test_one_command_searches_and_its_record_is_what_the_expert_does(
     ids = CalibrationStream(open_pair(*models), texts).texts
     expected = divergence_of_files(models, tmp_path / "delta", tmp_path, ids)
     assert record["search"]["found"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_search_begins_no_worse_than_any_codec_for_all_linears(models: tuple[Path, Path], texts: Path) -> None:
+    pair, plan, choices, ids = prepared(models, texts)
+    # two bits for all, and a quarter more
+    budget = sum(row[1].nbytes for row in choices.values()) * 5 // 4
+    assert alike_within(choices, budget) == [(0,) * len(choices), (1,) * len(choices)]
+    parameters = {p.name: p for p in plan if p.name in choices}
+    divergence = Divergence(pair, parameters, choices, ids, samples=(3,), device=CPU)
+    found = search_linears(pair, plan, choices, ids, budget, EvolutionConfig(generations=0))
+    knapsacks = [assign_linears(choices, budget, weighted=weighted) for weighted in (True, False)]
+    assert found.found == found.start == min(divergence(a, 3) for a in ((0,) * 14, (1,) * 14, *knapsacks))
+
+
+def test_one_codec_for_all_linears_is_taken_where_errors_lie(models: tuple[Path, Path], texts: Path) -> None:
+    pair, plan, choices, ids = prepared(models, texts)
+    # what the knapsacks believe: fewer bits are nearer
+    choices = {n: tuple(replace(c, error=c.nbytes, plain_error=c.nbytes) for c in row) for n, row in choices.items()}
+    budget = sum(row[1].nbytes for row in choices.values())
+    found = search_linears(pair, plan, choices, ids, budget, EvolutionConfig(generations=0))
+    assert found.allocation.codecs == {name: row[1].codec for name, row in choices.items()}
 
 
 @pytest.mark.parametrize("arguments", [["--search", "3"], ["--search", "3", "--allocate", "2bits"], ["--search", "-1"]])
