@@ -41,6 +41,7 @@ class FidelityRequest:
     family: str
     output: Path
     codecs: tuple[str, ...]
+    groups: tuple[str, ...]
     tasks: tuple[str, ...]
     experts: tuple[str, ...]
     n: int
@@ -117,7 +118,7 @@ def evaluate(request: FidelityRequest, started: float) -> bool:
     check_device(request.device)
     check_kept(request)
     # before a base is fetched
-    arms = arms_of(request.codecs)
+    arms = arms_of(request.codecs, request.groups)
     with saying() as report:
         family, tasks, seeds = (smollm2 if request.family == "smollm2" else bundled)(request, report)
         options = FidelityOptions(

@@ -27,6 +27,10 @@ def quality(
     codec: Annotated[
         list[str] | None, typer.Option(help=f"Repeat for several; if absent: {', '.join(DEFAULT_CODECS)}.")
     ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="With likelihoods: only these arms: core, heavy, allocation, distilled, ablation, half."),
+    ] = None,
     n: Annotated[int, typer.Option(help="Test problems for each task.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the test problems; 0 is a seed.")] = 0,
     likelihood: Annotated[
@@ -78,6 +82,7 @@ def quality(
             family=family,
             output=folder,
             codecs=tuple(codec or ()),
+            groups=tuple(group or ()),
             tasks=tuple(task or ()),
             experts=tuple(expert or ()),
             n=n,

@@ -33,10 +33,14 @@ WAYS: tuple[tuple[str, Way], ...] = (
     ("search by KL", "search"),
 )
 
+TRAINED_AT = 0.8
+
 
 def _spent(bits: float, alike: str) -> tuple[str, str, Variants]:
     """The table of one budget, from one codec for all linears that keeps it on smollm2."""
     variants = tuple((words, Allocated(bits=bits, by=by).spec) for words, by in WAYS)
+    if bits == TRAINED_AT:
+        variants += (("search by KL, trained steps", f"{Allocated(bits=bits, by='search').spec} distilled=rows"),)
     return f"What is chosen for each linear, {bits:g} bits", alike, variants
 
 

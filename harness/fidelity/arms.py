@@ -97,6 +97,7 @@ DEFAULT_ARMS: tuple[Arm, ...] = (
         "lowrank:bits=1,precision=mixed",
     ),
     *_arms("allocation", *(Allocated(bits=bits, by=by).spec for bits in BUDGETS for by in WAYS)),
+    Arm(spec=Allocated(bits=0.8, by="search").spec, distilled="rows", group="allocation"),
     *_arms(
         "ablation",
         "salient:bits=2,channels=8,select=random",
@@ -143,16 +144,22 @@ DEFAULT_ARMS: tuple[Arm, ...] = (
 )
 
 
-def arms_of(specs: Iterable[str]) -> tuple[Arm, ...]:
-    """The two ends and the codecs that were asked for, or all that are measured by default if none were.
+def arms_of(specs: Iterable[str], groups: Iterable[str] = ()) -> tuple[Arm, ...]:
+    """The two ends with the codecs and the groups of arms that were asked for, or all that are measured by default.
 
     Raises:
-        UsageError: a codec is given twice.
+        UsageError: a codec is given twice, or there is no such group.
         CodecOptionError: what is chosen within is no budget, or not chosen so.
     """
-    specs = list(specs)
+    specs, wanted = list(specs), set(groups)
     if len(set(specs)) < len(specs):
         raise UsageError(f"each codec may be given once, got {', '.join(specs)}")
+    if unknown := sorted(wanted - set(GROUPS)):
+        raise UsageError(f"a group of arms must be one of {', '.join(GROUPS)}, got {unknown[0]!r}")
+    if not specs and not wanted:
+        return DEFAULT_ARMS
     ends = (Arm(control="base", gains=(1.0,)), Arm(control="expert", gains=(1.0,)))
     asked = [arm for spec in specs for arm in _arms("core" if parse_allocated(spec) is None else "allocation", spec)]
-    return (*ends, *asked) if specs else DEFAULT_ARMS
+    default = [arm for arm in DEFAULT_ARMS if arm.group in wanted]
+    # the same arm by its group and by its name is one
+    return tuple({arm.name: arm for arm in (*ends, *asked, *default)}.values())

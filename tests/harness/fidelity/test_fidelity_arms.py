@@ -26,7 +26,7 @@ def test_given_codecs_come_with_both_ends() -> None:
 def test_budgets_are_spent_in_four_ways_after_what_is_heavy() -> None:
     named = [arm.spec for arm in DEFAULT_ARMS if arm.group == "allocation"]
     assert named[:4] == [f"allocated:bits=0.8,by={by}" for by in ("search", "measured", "weighted", "plain")]
-    assert len(named) == 16
+    assert len(named) == 17
     assert {parse_allocated(spec).bits for spec in named} == {0.55, 0.8, 1.0, 2.25}  # type: ignore[union-attr]
     assert GROUPS.index("heavy") + 1 == GROUPS.index("allocation") == GROUPS.index("distilled") - 1
 
@@ -56,3 +56,14 @@ def test_what_is_no_budget_is_refused(spec: str, message: str) -> None:
 def test_every_candidate_is_measured_as_a_codec_for_all() -> None:
     alike = [parse_codec(arm.spec) for arm in DEFAULT_ARMS if arm.spec and arm.group != "allocation"]
     assert all(parse_codec(spec) in alike for spec in CANDIDATES)
+
+
+def test_a_group_of_arms_comes_with_both_ends_and_the_codecs_beside_it() -> None:
+    arms = arms_of(["rtn:bits=2", "allocated:bits=1,by=plain"], ["allocation"])
+    assert [arm.name for arm in arms[:4]] == ["base", "expert", "rtn:bits=2", "allocated:bits=1,by=plain"]
+    assert {arm.name for arm in arms[4:]} == {
+        arm.name for arm in DEFAULT_ARMS if arm.group == "allocation" and arm.name != "allocated:bits=1,by=plain"
+    }
+    assert [arm.name for arm in arms_of([], ["half"])][:2] == ["base", "expert"]
+    with pytest.raises(UsageError, match="must be one of core, heavy, allocation, distilled, ablation, half, got 'x'"):
+        arms_of([], ["half", "x"])
