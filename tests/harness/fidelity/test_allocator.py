@@ -1,6 +1,7 @@
 """Codecs for each linear of a tiny expert: within every budget, no worse than a search began with, repeatable."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,41 @@ def test_errors_that_are_measured_add_up_to_what_each_codec_costs(allocator: All
     for spec, column in zip(FEW, columns, strict=True):
         alike = dict.fromkeys(allocator.subject.linears, parse_codec(spec))
         assert sum(column) == pytest.approx(divergence(allocator.subject, alike, 8), rel=1e-4)
+
+
+def test_within_a_linear_errors_of_outputs_say_what_is_not_measured(allocator: Allocator) -> None:
+    subject = allocator.subject
+    take_weights(subject.model, subject.expert)
+    moments = collect_moments(subject)
+
+    def ratio(name: str) -> float:
+        """Error of the outputs by two bits, over that by groups of 8, channel by channel."""
+        delta = subject.expert[name] - subject.base[name]
+        errors = []
+        for spec in ("rtn:bits=2", FEW[0]):
+            codec = parse_codec(spec)
+            gaps = (delta - decompress(codec.compress(delta))).square().sum(dim=0)
+            errors.append(float((moments.square_sums[name] * gaps).sum()))
+        return errors[0] / errors[1]
+
+    rows = dict(zip(subject.linears, allocator.errors("measured"), strict=True))
+    first, other = subject.linears[0], subject.linears[6]
+    # the candidates' factors are those of all linears
+    found = (rows[first][2] / rows[first][0]) / (rows[other][2] / rows[other][0])
+    assert found == pytest.approx(ratio(first) / ratio(other), rel=1e-3)
+
+
+def test_a_search_begins_with_one_codec_where_errors_lie(tiny_family: Callable[..., Any]) -> None:
+    allocator = allocator_of(tiny_family().subject("t", 0), config(generations=0))
+    # what all knapsacks believe: fewer bits are nearer
+    allocator.choices = {
+        name: tuple(replace(choice, error=choice.nbytes, plain_error=choice.nbytes) for choice in row)
+        for name, row in allocator.choices.items()
+    }
+    allocator.measured = [[choice.error for choice in row] for row in allocator.choices.values()]
+    bits = 8 * allocator.nbytes((FEW.index("rtn:bits=2"),) * 7) / allocator.weights
+    allocation, _ = allocator.allocate(Allocated(bits=bits, by="search"))
+    assert set(allocation.codecs.values()) == {parse_codec("rtn:bits=2")}
 
 
 def test_too_small_a_budget_names_the_least(allocator: Allocator) -> None:
