@@ -7,7 +7,8 @@ device: with 13 candidates of 106 million weights 5.5 GB.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import get_args
+from math import ceil
+from typing import NoReturn, get_args
 
 import torch
 
@@ -107,6 +108,9 @@ class Allocator:
             CapacityError: not even the smallest candidates fit.
         """
         budget = self.budget_bytes(wanted.bits)
+        least = sum(min(choice.nbytes for choice in row) for row in self.choices.values())
+        if budget < least:
+            self.refuse(wanted.bits, least, "the cheapest candidates take")
         if wanted.by != "search":
             return allocation_of(self.choices, self.knapsack(budget, wanted.by), budget), None
         starts = {self.knapsack(budget, by) for by in get_args(Knapsack)}
@@ -147,6 +151,11 @@ class Allocator:
         """What the linears take."""
         return sum(row[number].nbytes for row, number in zip(self.choices.values(), assignment, strict=True))
 
+    def refuse(self, bits: float, least: int, what: str) -> NoReturn:
+        """Say that `bits` do not pay for `least` bytes."""
+        needed = ceil(8e4 * least / self.weights) / 1e4
+        raise CapacityError(f"the budget must be at least {needed:g} bits, what {what}, got {bits:g}")
+
     def budget_bytes(self, bits: float) -> int:
         """What the linears may take."""
         return int(bits * self.weights / 8)
@@ -160,10 +169,7 @@ class Allocator:
         budget = self.budget_bytes(bits)
         fitting = alike_within(self.choices, budget)
         if not fitting:
-            least = 8 * min(map(self.nbytes, self.singles)) / self.weights
-            raise CapacityError(
-                f"the budget must be at least {least:g} bits, what the cheapest codec takes, got {bits:g}"
-            )
+            self.refuse(bits, min(map(self.nbytes, self.singles)), "the cheapest candidate takes")
         largest = max(fitting, key=self.nbytes)
         return allocation_of(self.choices, largest, budget)
 
