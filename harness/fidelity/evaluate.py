@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness.errors import UsageError
 from harness.fidelity.allocator import AllocationConfig
-from harness.fidelity.arms import GROUPS, Arm
+from harness.fidelity.arms import DEFAULT_ARMS, GROUPS, Arm
 from harness.fidelity.bench import Bench
 from harness.fidelity.describe import stacks_of
 from harness.fidelity.distil import DistilConfig
@@ -16,6 +16,7 @@ from harness.fidelity.moments import Moments, collect_moments
 from harness.fidelity.scorer import Scorer
 from harness.fidelity.scores import Record, append_record, keep_records, pack_records, record_path
 from harness.fidelity.subject import Subject, take_weights
+from meswitch.errors import CapacityError
 
 __all__ = ["Family", "FidelityOptions", "evaluate_fidelity", "experts_of"]
 
@@ -123,8 +124,14 @@ def score_group(
             if clock() > options.deadline_s:
                 return
             report(f"{subject.task}, seed {subject.seed}: {arm.name}")
-            for record in scorer.records(arm):
-                append_record(record_path(options.output, subject.task, subject.seed), record)
+            try:
+                for record in scorer.records(arm):
+                    append_record(record_path(options.output, subject.task, subject.seed), record)
+            except CapacityError as error:
+                # nobody asked for this budget: narrow layers may spend more on their steps alone
+                if arm not in DEFAULT_ARMS:
+                    raise
+                report(f"{subject.task}, seed {subject.seed}: {arm.name} is left out: {error}")
             work.left.remove(arm)
 
 

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.fidelity.arms import Arm
+from harness.fidelity.arms import DEFAULT_ARMS, Arm
 from harness.fidelity.describe import size_of
 from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity, experts_of
 from harness.fidelity.scores import Record, read_file, record_path
 from meswitch.codecs import parse_codec
+from meswitch.errors import CapacityError
 
 ENDS = (Arm(control="base", gains=(1.0,)), Arm(control="expert", gains=(1.0,)))
 EXACT = Arm(spec="dense:dtype=float32", gains=(1.0, 0.5, None))
@@ -59,6 +60,19 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(tmp_path: Path, tiny_fa
     said.clear()
     assert go(float("inf"))
     assert said == []
+
+
+def test_budget_that_narrow_layers_cannot_keep_is_left_out_unless_it_was_asked_for(
+    tmp_path: Path, tiny_family: Callable[..., Any]
+) -> None:
+    said: list[str] = []
+    (usual,) = (arm for arm in DEFAULT_ARMS if arm.spec == "allocated:bits=0.55,by=plain")
+    assert evaluate_fidelity(tiny_family(), options(tmp_path, usual, SIGNS), said.append)
+    assert {name for name, _ in scored(tmp_path)} == {"base", "expert", SIGNS.spec}
+    assert any("0.55,by=plain is left out: the budget must be at least" in line for line in said)
+    asked = Arm(spec="allocated:bits=0.3,by=plain", group="allocation")
+    with pytest.raises(CapacityError, match=r"at least .* bits, .*, got 0\.3"):
+        evaluate_fidelity(tiny_family(), options(tmp_path / "asked", asked), said.append)
 
 
 def test_experts_come_seed_by_seed() -> None:
