@@ -14,7 +14,7 @@ import torch
 
 from harness.fidelity.allocated import CANDIDATES, Allocated, Knapsack
 from harness.fidelity.bench import Bench
-from harness.fidelity.describe import describe, stored_bytes
+from harness.fidelity.describe import describe
 from harness.fidelity.scores import Search
 from harness.fidelity.stacked import Stacks
 from harness.fidelity.subject import Subject, take_delta, take_weights
@@ -27,7 +27,7 @@ from meswitch.allocation import (
     measured_errors,
     search_choices,
 )
-from meswitch.allocation.sensitivity import allocation_of, weighted_error
+from meswitch.allocation.sensitivity import allocation_of, codec_bytes, costs_of, errors_of, weighted_error
 from meswitch.codecs import parse_codec
 from meswitch.errors import CapacityError
 
@@ -94,7 +94,7 @@ class Allocator:
         return tuple(
             Choice(
                 codec=codec,
-                nbytes=stored_bytes(codec, delta),
+                nbytes=codec_bytes(codec, delta.shape),
                 error=weighted_error(delta, described[name], sums),
                 plain_error=weighted_error(delta, described[name], None),
             )
@@ -124,15 +124,15 @@ class Allocator:
     def knapsack(self, budget: int, by: Knapsack) -> Assignment:
         """The candidates whose errors of a kind come to the least within `budget`; each is found once."""
         if (budget, by) not in self.filled:
-            costs = [[choice.nbytes for choice in row] for row in self.choices.values()]
-            self.filled[budget, by] = allocate(costs, self.errors(by), budget, most_units=MOST_UNITS)
+            costs, errors = costs_of(self.choices), self.errors(by)
+            self.filled[budget, by] = allocate(costs, errors, budget, most_units=MOST_UNITS)
         return self.filled[budget, by]
 
     def errors(self, by: Knapsack) -> Sequence[Sequence[float]]:
         """What every candidate of every linear is taken to cost."""
         if by == "measured":
             return self.measured
-        return [[c.error if by == "weighted" else c.plain_error for c in row] for row in self.choices.values()]
+        return errors_of(self.choices, weighted=by == "weighted")
 
     @cached_property
     def measured(self) -> list[list[float]]:

@@ -7,7 +7,7 @@ from typing import Literal
 from harness.errors import UsageError
 from harness.fidelity.allocated import WAYS, Allocated, parse_allocated
 
-__all__ = ["DEFAULT_ARMS", "GROUPS", "Arm", "Group", "arms_of"]
+__all__ = ["BUDGETS", "DEFAULT_ARMS", "GROUPS", "Arm", "Group", "arms_of"]
 
 Group = Literal["core", "ablation", "heavy", "allocation", "distilled", "half"]
 

@@ -10,6 +10,7 @@ import torch
 from harness.fidelity.moments import Moments
 from harness.fidelity.stacked import Stacks
 from harness.fidelity.subject import Subject
+from meswitch.allocation.sensitivity import codec_bytes
 from meswitch.codecs import Codec, decompress, takes_second_moment
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "size_of",
     "sizes_of",
     "stacks_of",
-    "stored_bytes",
 ]
 
 Described = Mapping[str, torch.Tensor]
@@ -70,14 +70,8 @@ def sizes_of(codecs: Mapping[str, Codec], subject: Subject) -> tuple[float, int]
     linears, weights, others = 0, 0, 0
     for name, tensor in subject.base.items():
         if name in codecs:
-            linears += stored_bytes(codecs[name], tensor)
+            linears += codec_bytes(codecs[name], tensor.shape)
             weights += tensor.numel()
         else:
             others += SIXTEEN_BITS * tensor.numel()
     return 8 * linears / weights, linears + others
-
-
-def stored_bytes(codec: Codec, matrix: torch.Tensor) -> int:
-    """What `codec` stores for a matrix of this shape."""
-    N, K = matrix.shape
-    return sum(spec.nbytes for spec in codec.layout(N, K).values())

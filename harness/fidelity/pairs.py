@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from harness.fidelity.allocated import Allocated
+from harness.fidelity.arms import BUDGETS
 from harness.fidelity.means import REFERENCE, Comparison, Group, label_of
 
 __all__ = ["PAIRS", "TRAINED", "pairs_of"]
@@ -14,7 +15,7 @@ DELTA_COME = "lowrank:bits=2.25,precision=mixed"
 TRAINED = f"{REFERENCE} distilled=rows"
 """The paper's recipe, as far as it is known: its codes with trained steps."""
 
-CHOSEN = {bits: Allocated(bits=bits, by="search").spec for bits in (0.55, 0.8, 1.0, 2.25)}
+CHOSEN = {bits: Allocated(bits=bits, by="search").spec for bits in BUDGETS}
 
 PAIRS: tuple[tuple[str, str], ...] = (
     (UNBIASED, REFERENCE),

@@ -51,7 +51,7 @@ def allocate_expert(
         config.allocate,
         linear_weights=sum(prod(p.spec.shape) for p in linears),
         other_bytes=sum(p.nbytes for p in plan if p.kind is not ParameterKind.LINEAR),
-        least_bytes=sum(min(codec_bytes(codec, p) for codec in candidates) for p in linears),
+        least_bytes=sum(min(codec_bytes(codec, p.spec.shape) for codec in candidates) for p in linears),
     )
     calibration = None
     if config.calibration is not None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from meswitch.allocation.evolution import Assignment, EvolutionConfig, Fitness, evolve
-from meswitch.allocation.sensitivity import Allocation, Choice, alike_within, allocation_of, assign_linears
+from meswitch.allocation.sensitivity import Allocation, Choice, alike_within, allocation_of, assign_linears, costs_of
 from meswitch.calibration_stream import load_expert
 from meswitch.codecs import CompressedDelta, decompress
 from meswitch.pair import Pair
@@ -100,8 +100,7 @@ def search_choices(
     """
     most = config.samples[-1]
     start, first = min((fitness(assignment, most), assignment) for assignment in starts)
-    costs = [[choice.nbytes for choice in row] for row in choices.values()]
-    found = evolve(first, costs, budget, fitness, config, on_generation=progress)
+    found = evolve(first, costs_of(choices), budget, fitness, config, on_generation=progress)
     return Searched(
         allocation=allocation_of(choices, found, budget), start=start, found=fitness(found, most), texts=most
     )

@@ -30,6 +30,9 @@ __all__ = [
     "allocation_of",
     "assign_linears",
     "choices_of",
+    "codec_bytes",
+    "costs_of",
+    "errors_of",
     "weighted_error",
 ]
 
@@ -90,9 +93,17 @@ def assign_linears(choices: Mapping[str, Sequence[Choice]], budget: int, *, weig
     Raises:
         CapacityError: not even the smallest choices fit.
     """
-    costs = [[choice.nbytes for choice in row] for row in choices.values()]
-    errors = [[choice.error if weighted else choice.plain_error for choice in row] for row in choices.values()]
-    return allocate(costs, errors, budget)
+    return allocate(costs_of(choices), errors_of(choices, weighted=weighted), budget)
+
+
+def costs_of(choices: Mapping[str, Sequence[Choice]]) -> list[list[int]]:
+    """Bytes of every choice of every linear."""
+    return [[choice.nbytes for choice in row] for row in choices.values()]
+
+
+def errors_of(choices: Mapping[str, Sequence[Choice]], *, weighted: bool) -> list[list[float]]:
+    """Errors of every choice of every linear, which inputs weigh or not."""
+    return [[choice.error if weighted else choice.plain_error for choice in row] for row in choices.values()]
 
 
 def alike_within(choices: Mapping[str, Sequence[Choice]], budget: int) -> list[tuple[int, ...]]:
@@ -107,15 +118,13 @@ def alike_within(choices: Mapping[str, Sequence[Choice]], budget: int) -> list[t
 
 def allocation_of(choices: Mapping[str, Sequence[Choice]], numbers: Sequence[int], budget: int) -> Allocation:
     """The allocation that gives each linear the choice of its number."""
-    costs = [[choice.nbytes for choice in row] for row in choices.values()]
-    errors = [[choice.error for choice in row] for row in choices.values()]
     chosen = {name: row[number] for (name, row), number in zip(choices.items(), numbers, strict=True)}
     return Allocation(
         codecs={name: choice.codec for name, choice in chosen.items()},
         nbytes=sum(choice.nbytes for choice in chosen.values()),
         budget_bytes=budget,
         error=fsum(choice.error for choice in chosen.values()),
-        least_error=least_error(costs, errors, budget),
+        least_error=least_error(costs_of(choices), errors_of(choices, weighted=True), budget),
     )
 
 
@@ -148,7 +157,7 @@ def choices_of(
     # a candidate that cannot describe a linear is told before any is read
     for p in linears:
         for codec in candidates:
-            codec_bytes(codec, p)
+            codec_bytes(codec, p.spec.shape)
     found: dict[str, tuple[Choice, ...]] = {}
     with torch_threads(1) as threads:
 
@@ -168,9 +177,9 @@ def choices_of(
     return found
 
 
-def codec_bytes(codec: Codec, parameter: PlannedParameter) -> int:
-    """What `codec` stores for a linear."""
-    N, K = parameter.spec.shape
+def codec_bytes(codec: Codec, shape: Sequence[int]) -> int:
+    """What `codec` stores for a matrix of this shape."""
+    N, K = shape
     return sum(spec.nbytes for spec in codec.layout(N, K).values())
 
 
@@ -203,7 +212,7 @@ def _weighed(
         choices.append(
             Choice(
                 codec=codec,
-                nbytes=codec_bytes(codec, parameter),
+                nbytes=codec_bytes(codec, parameter.spec.shape),
                 error=plain if sums is None else weighted_error(delta, described, sums),
                 plain_error=plain,
                 compressed=None if kept is None else replace(compressed, tensors=kept),

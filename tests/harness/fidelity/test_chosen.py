@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +6,7 @@ from harness.fidelity.chosen import kind_of, rebuild_chosen
 from harness.fidelity.rebuild import rebuild_fidelity
 from harness.fidelity.scores import Chosen, Record, Search, append_record, pack_records, record_path
 from harness.fidelity.tables import figure_table
+from tests.harness.fidelity.plain_record import plain_record
 
 ARM = "allocated:bits=1,by=search"
 Q, OUT, DOWN = (
@@ -18,27 +18,8 @@ SIGNS, FOUR = "rtn:bits=1,step=unbiased", "rtn:bits=4,step=unbiased"
 
 
 def record(seed: int, arm: str, **changes: object) -> Record:
-    plain = Record(
-        family="f",
-        task="a",
-        seed=seed,
-        expert_hash=str(seed),
-        arm=arm,
-        codec=None,
-        options=None,
-        gain=1.0,
-        gain_matched=False,
-        distilled=None,
-        half=False,
-        bits_per_weight=None,
-        expert_bytes=None,
-        tokens=(2, 2),
-        nll=(4.0, 4.0),
-        kl=(1.0, 1.0),
-        agree=(2, 2),
-        right=(0, 0),
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    fields = {"task": "a", "seed": seed, "expert_hash": str(seed), "arm": arm, "nll": (4.0, 4.0), "kl": (1.0, 1.0)}
+    return plain_record(**(fields | {"right": (0, 0)} | changes))
 
 
 def keep(output: Path) -> None:

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,33 +10,16 @@ from harness.fidelity.pairs import PAIRS, pairs_of
 from harness.fidelity.rebuild import by_expert, rebuild_fidelity
 from harness.fidelity.scores import Record, append_record, read_records, record_path
 from harness.fidelity.tables import figure_label, figure_table, markdown, shown_label
+from tests.harness.fidelity.plain_record import plain_record
 
 RECIPE = "salient:bits=2,channels=8,step=mse"
 SPARSE = "sparse-sign:group=8"
 
 
 def record(task: str, seed: int, arm: str, kl: tuple[float, ...], **changes: object) -> Record:
-    plain = Record(
-        family="f",
-        task=task,
-        seed=seed,
-        expert_hash=f"{task}{seed}",
-        arm=arm,
-        codec=None,
-        options=None,
-        gain=1.0,
-        gain_matched=False,
-        distilled=None,
-        half=False,
-        bits_per_weight=None,
-        expert_bytes=None,
-        tokens=(2, 2, 4),
-        nll=(1.0, 1.0, 2.0),
-        kl=kl,
-        agree=(2, 2, 2),
-        right=(2, 1, 4),
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    fields = {"task": task, "seed": seed, "expert_hash": f"{task}{seed}", "arm": arm, "tokens": (2, 2, 4), "kl": kl}
+    fields |= {"nll": (1.0, 1.0, 2.0), "agree": (2, 2, 2), "right": (2, 1, 4)}
+    return plain_record(**(fields | changes))
 
 
 def keep(output: Path, *, tasks: tuple[str, ...] = ("a",), learnt: bool = True) -> None:

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,30 +12,12 @@ from harness.fidelity.scores import (
     read_records,
     record_path,
 )
+from tests.harness.fidelity.plain_record import plain_record
 
 
 def record(arm: str, **changes: object) -> Record:
-    plain = Record(
-        family="f",
-        task="t",
-        seed=0,
-        expert_hash="h",
-        arm=arm,
-        codec=None,
-        options=None,
-        gain=1.0,
-        gain_matched=False,
-        distilled=None,
-        half=False,
-        bits_per_weight=None,
-        expert_bytes=None,
-        tokens=(2, 1),
-        nll=(0.5, 0.25),
-        kl=(0.0, 0.125),
-        agree=(2, 0),
-        right=(1, 1),
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    fields = {"arm": arm, "tokens": (2, 1), "nll": (0.5, 0.25), "kl": (0.0, 0.125), "agree": (2, 0), "right": (1, 1)}
+    return plain_record(**(fields | changes))
 
 
 def test_records_are_read_as_they_were_written_plain_and_packed(tmp_path: Path) -> None:
