@@ -29,7 +29,7 @@ def quality(
     ] = None,
     group: Annotated[
         list[str] | None,
-        typer.Option(help="With likelihoods: only these arms: core, heavy, allocation, distilled, ablation, half."),
+        typer.Option(help="With likelihoods: only these arms: core, heavy, ablation, half, allocation, distilled."),
     ] = None,
     n: Annotated[int, typer.Option(help="Test problems for each task.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the test problems; 0 is a seed.")] = 0,

@@ -93,6 +93,7 @@ ABLATIONS: tuple[tuple[str, str, Variants], ...] = (
             ("groups of 16", "sparse-sign:group=16"),
             ("signs everywhere", "rtn:bits=1,step=unbiased"),
             ("trained steps", f"{FOUR} distilled=rows"),
+            ("trained codes", f"{FOUR} distilled=codes"),
         ),
     ),
     (
@@ -105,6 +106,7 @@ ABLATIONS: tuple[tuple[str, str, Variants], ...] = (
             ("8 salient channels", f"{EIGHT},channels=8"),
             ("two codes of a group", f"{EIGHT},keep=2"),
             ("trained steps", f"{EIGHT} distilled=rows"),
+            ("trained codes", f"{EIGHT} distilled=codes"),
         ),
     ),
     _spent(0.55, EIGHT),

@@ -18,12 +18,15 @@ CANDIDATES = (
     "sparse-sign:group=8,channels=8",
     "sparse-sign:group=4",
     "sparse-sign:group=4,channels=8",
+    "lowrank:bits=0.5,precision=mixed",
+    "lowrank:bits=0.75,precision=mixed",
     "lowrank:bits=1,precision=mixed",
     "rtn:bits=1",
     "sparse-sign:group=8,keep=2",
     "sparse-sign:group=4,keep=2",
     "rtn:bits=2",
     "salient:bits=2,channels=8,step=unbiased",
+    "lowrank:bits=2.25,precision=mixed",
     "rtn:bits=4",
 )
 """The codecs that a linear may get, all with unbiased steps where they have any."""

@@ -11,11 +11,11 @@ __all__ = ["BUDGETS", "DEFAULT_ARMS", "GROUPS", "Arm", "Group", "arms_of"]
 
 Group = Literal["core", "ablation", "heavy", "allocation", "distilled", "half"]
 
-GROUPS: tuple[Group, ...] = ("core", "heavy", "allocation", "distilled", "ablation", "half")
-"""In the order in which they are measured: what a time limit cuts off is the least needed."""
+GROUPS: tuple[Group, ...] = ("core", "heavy", "ablation", "half", "allocation", "distilled")
+"""In the order in which they are measured: a time limit cuts off what takes longest."""
 
 Control = Literal["none", "base", "expert", "bfloat16"]
-Distilled = Literal["none", "rows", "matrix"]
+Distilled = Literal["none", "rows", "matrix", "codes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,8 @@ class Arm:
         spec: the codec of the linear weights, or a budget for codecs that are chosen for each of them
             (`harness.fidelity.allocated`); empty for a control.
         gains: factors of the described delta; `None` is the one that suits validation items best.
-        distilled: gains trained against the expert's own distribution, one for each output channel or each matrix.
+        distilled: what was trained against the expert's own distribution: gains, one for each output channel or each
+            matrix, or the codes.
         control: `base` and `expert` are the two ends; `bfloat16` is the expert with its linears rounded to bfloat16.
         half: of the expert after half of its training.
     """
@@ -95,8 +96,13 @@ DEFAULT_ARMS: tuple[Arm, ...] = (
         "eora:bits=2,rank=4",
         "gptq:bits=1,step=unbiased",
         "lowrank:bits=1,precision=mixed",
+        "lowrank:bits=0.75,precision=mixed",
+        "lowrank:bits=0.5,precision=mixed",
     ),
-    *_arms("allocation", *(Allocated(bits=bits, by=by).spec for bits in BUDGETS for by in WAYS)),
+    *_arms(
+        "allocation",
+        *(Allocated(bits=bits, by=by).spec for bits in BUDGETS for by in WAYS),
+    ),
     Arm(spec=Allocated(bits=0.8, by="search").spec, distilled="rows", group="allocation"),
     *_arms(
         "ablation",
@@ -123,12 +129,14 @@ DEFAULT_ARMS: tuple[Arm, ...] = (
         gains=(1.0,),
     ),
     *_arms("ablation", "dare:drop=0.9", "nested"),
+    Arm(spec="sparse-sign:group=4", distilled="codes", group="distilled"),
     Arm(spec="salient:bits=2,channels=8,step=mse", distilled="rows", group="distilled"),
     Arm(spec="sparse-sign:group=8", distilled="rows", group="distilled"),
     Arm(spec="sparse-sign:group=4", distilled="rows", group="distilled"),
     Arm(spec="bitdelta", distilled="matrix", group="distilled"),
     Arm(spec="sparse-sign:group=8,channels=8", distilled="rows", group="distilled"),
     Arm(spec="salient:bits=2,channels=8,step=unbiased", distilled="rows", group="distilled"),
+    Arm(spec="sparse-sign:group=8", distilled="codes", group="distilled"),
     Arm(control="base", gains=(1.0,), half=True, group="half"),
     Arm(control="expert", gains=(1.0,), half=True, group="half"),
     Arm(spec=EXACT, gains=(0.9, 1.05, 1.1, None), half=True, group="half"),

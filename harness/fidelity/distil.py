@@ -25,8 +25,8 @@ Over = Literal["rows", "matrix"]
 class DistilConfig:
     """How gains are trained: `steps` of Adam over `batch` training items each, from gains of 1."""
 
-    steps: int = 80
-    batch: int = 64
+    steps: int = 96
+    batch: int = 128
     learning_rate: float = 0.02
 
 
@@ -78,13 +78,21 @@ class Batch:
         first = torch.arange(len(rows), device=rows.ids.device).unsqueeze(1) * rows.ids.shape[1]
         # an index of known length: a mask's would have to be waited for
         self.places = (first + rows.places)[rows.labels != IGNORED]
+        # not the logits: those of a thousand long answers would take tens of gigabytes
         with torch.no_grad():
-            self.target = F.log_softmax(self.logits(model), dim=-1)
+            self.expected = self.states(model)
 
-    def logits(self, model: Any) -> torch.Tensor:
-        """Logits at the answer tokens, `[n, V]` float32."""
-        hidden = hidden_of(model, self.rows.ids).flatten(0, 1)
-        return F.linear(hidden.index_select(0, self.places), model.lm_head.weight)
+    def states(self, model: Any) -> torch.Tensor:
+        """Hidden states before the answer tokens, `[n, H]`."""
+        return hidden_of(model, self.rows.ids).flatten(0, 1).index_select(0, self.places)
+
+    def loss(self, model: Any) -> torch.Tensor:
+        """KL(expert ‖ model) of an answer token, in nats; the head is the expert's."""
+        head = model.lm_head.weight
+        with torch.no_grad():
+            target = F.log_softmax(F.linear(self.expected, head), dim=-1)
+        found = F.log_softmax(F.linear(self.states(model), head), dim=-1)
+        return F.kl_div(found, target, log_target=True, reduction="batchmean")
 
 
 class Run:
@@ -134,9 +142,7 @@ class Run:
         with torch.no_grad():
             for place, base, described, gain in parts:
                 place.copy_(base).addcmul_(described, gain)
-        found = F.log_softmax(batch.logits(distiller.model), dim=-1)
-        loss = F.kl_div(found, batch.target, log_target=True, reduction="batchmean")
-        gradients = torch.autograd.grad(loss, distiller.places)
+        gradients = torch.autograd.grad(batch.loss(distiller.model), distiller.places)
         for (_, _, described, gain), gradient in zip(parts, gradients, strict=True):
             along = gradient * described
             assert gain.grad is not None

@@ -13,6 +13,7 @@ from harness.fidelity.bench import Bench
 from harness.fidelity.describe import stacks_of
 from harness.fidelity.distil import DistilConfig
 from harness.fidelity.moments import Moments, collect_moments
+from harness.fidelity.recoding import RecodingConfig
 from harness.fidelity.scorer import Scorer
 from harness.fidelity.scores import Record, append_record, keep_records, pack_records, record_path
 from harness.fidelity.subject import Subject, take_weights
@@ -46,6 +47,7 @@ class FidelityOptions:
     deadline_s: float = float("inf")
     tokens_per_batch: int = 4096
     distil: DistilConfig = field(default_factory=DistilConfig)
+    recoding: RecodingConfig = field(default_factory=RecodingConfig)
     allocation: AllocationConfig = field(default_factory=AllocationConfig)
 
 
@@ -119,7 +121,15 @@ def score_group(
         test = Bench(subject.model, subject.test, tokens_per_batch=options.tokens_per_batch)
         validation = Bench(subject.model, subject.validation, tokens_per_batch=options.tokens_per_batch)
         stacks = stacks_of(subject, work.moments, half=half)
-        scorer = Scorer(subject, stacks, test, validation, distil=options.distil, allocation=options.allocation)
+        scorer = Scorer(
+            subject,
+            stacks,
+            test,
+            validation,
+            distil=options.distil,
+            recoding=options.recoding,
+            allocation=options.allocation,
+        )
         for arm in arms:
             if clock() > options.deadline_s:
                 return

@@ -11,6 +11,7 @@ from harness.fidelity.arms import Arm
 from harness.fidelity.bench import Bench, Scores
 from harness.fidelity.describe import describe, sizes_of
 from harness.fidelity.distil import DistilConfig, Distiller
+from harness.fidelity.recoding import RecodingConfig, train_codes
 from harness.fidelity.scores import Chosen, Record
 from harness.fidelity.stacked import Stacks
 from harness.fidelity.subject import Subject, take_delta, take_weights
@@ -50,11 +51,12 @@ class Scorer:
         validation: Bench,
         *,
         distil: DistilConfig,
+        recoding: RecodingConfig,
         allocation: AllocationConfig,
     ) -> None:
         self.subject, self.stacks = subject, stacks
         self.test, self.validation = test, validation
-        self.distil, self.allocation = distil, allocation
+        self.distil, self.recoding, self.allocation = distil, recoding, allocation
         self.distiller: Distiller | None = None
         self.allocator: Allocator | None = None
 
@@ -88,7 +90,10 @@ class Scorer:
             return kept
         if self.distiller is None:
             self.distiller = Distiller(self.subject, self.distil)
-        trained = self.distiller.train(kept.described, arm.distilled)
+        if arm.distilled == "codes":
+            trained = train_codes(self.distiller, parse_codec(arm.spec), self.stacks.deltas, self.recoding)
+        else:
+            trained = self.distiller.train(kept.described, arm.distilled)
         take_weights(self.subject.model, self.subject.expert)
         return replace(kept, described=trained)
 

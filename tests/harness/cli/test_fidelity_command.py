@@ -97,7 +97,7 @@ def test_the_log_of_likelihoods_names_the_commit_that_a_user_says(
         ([], "smollm2 needs its tasks' files; give their directory with --data"),
         (["--data", ".", "--task", "x"], "task must be one of sql, intent, velm, arithmetic, gsm8k, mbpp, got 'x'"),
         (["--data", ".", "--codec", "bitdelta", "--codec", "bitdelta"], "each codec may be given once"),
-        (["--group", "light", "--data", "."], "a group of arms must be one of core, heavy, allocation, distilled,"),
+        (["--group", "light", "--data", "."], "a group of arms must be one of core, heavy, ablation, half,"),
         (["--codec", "allocated:by=luck"], "by must be one of search, measured, weighted, plain, got luck"),
         (["--generate", "--codec", "allocated", "--data", "."], "no codec is called 'allocated'; there are bitdelta,"),
         (["--data", "/none", "--task", "gsm8k"], "task gsm8k needs /none/gsm8k/train.jsonl.gz; give the directory"),

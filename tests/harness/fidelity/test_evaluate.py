@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
+from harness.fidelity.allocator import AllocationConfig
 from harness.fidelity.arms import DEFAULT_ARMS, Arm
 from harness.fidelity.describe import size_of
 from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity, experts_of
@@ -67,12 +68,13 @@ def test_budget_that_narrow_layers_cannot_keep_is_left_out_unless_it_was_asked_f
 ) -> None:
     said: list[str] = []
     (usual,) = (arm for arm in DEFAULT_ARMS if arm.spec == "allocated:bits=0.55,by=plain")
-    assert evaluate_fidelity(tiny_family(), options(tmp_path, usual, SIGNS), said.append)
+    dear = AllocationConfig(candidates=("sparse-sign:group=8", "rtn:bits=1"))
+    assert evaluate_fidelity(tiny_family(), options(tmp_path, usual, SIGNS, allocation=dear), said.append)
     assert {name for name, _ in scored(tmp_path)} == {"base", "expert", SIGNS.spec}
     assert any("0.55,by=plain is left out: the budget must be at least" in line for line in said)
     asked = Arm(spec="allocated:bits=0.3,by=plain", group="allocation")
     with pytest.raises(CapacityError, match=r"at least .* bits, .*, got 0\.3"):
-        evaluate_fidelity(tiny_family(), options(tmp_path / "asked", asked), said.append)
+        evaluate_fidelity(tiny_family(), options(tmp_path / "asked", asked, allocation=dear), said.append)
 
 
 def test_experts_come_seed_by_seed() -> None:
