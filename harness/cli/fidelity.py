@@ -30,8 +30,8 @@ __all__ = ["FidelityRequest", "fidelity"]
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 VALIDATION_ITEMS, CALIBRATION_ITEMS = 64, 128
-SMOLLM2_CALIBRATION_ITEMS = 1024
-"""Some tasks' answers have three tokens: 128 of them train gains that fit these items alone."""
+SMOLLM2_CALIBRATION_ITEMS = 4096
+"""Some tasks' answers have three tokens: what is trained on 128 of them fits these items alone."""
 COMPARED = {"family": "of family {}", "n": "of {} problems a task", "steps_scale": "of --steps-scale {}"}
 """What all records of a folder share, and how it is said."""
 

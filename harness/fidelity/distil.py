@@ -23,10 +23,15 @@ Over = Literal["rows", "matrix"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistilConfig:
-    """How gains are trained: `steps` of Adam over `batch` training items each, from gains of 1."""
+    """How gains are trained: `steps` of Adam over `batch` training items each, from gains of 1.
+
+    Attributes:
+        items: the first so many calibration items are seen: each batch of them is captured as a graph of its own.
+    """
 
     steps: int = 96
     batch: int = 128
+    items: int = 1024
     learning_rate: float = 0.02
 
 
@@ -108,7 +113,8 @@ class Run:
         self.rate = torch.zeros((), device=device)
         cuda = device.type == "cuda"
         self.optimizer = torch.optim.Adam(self.gains, lr=self.rate, fused=True, capturable=cuda)
-        self.steps = [self.captured(batch) if cuda else self.plain(batch) for batch in distiller.batches]
+        seen = distiller.batches[: max(1, distiller.config.items // distiller.config.batch)]
+        self.steps = [self.captured(batch) if cuda else self.plain(batch) for batch in seen]
 
     def reset(self) -> None:
         """Gains of 1, and an optimiser that has seen nothing, in place."""

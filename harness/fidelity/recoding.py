@@ -36,7 +36,7 @@ def train_codes(
     """D̂ of every linear once its delta has been trained.
 
     Args:
-        distiller: whose items are trained on; its model holds other weights afterwards.
+        distiller: all of whose items are trained on; its model holds other weights afterwards.
         codec: describes every output channel for itself.
         deltas: `[N, K]` float32, by parameter name.
 
