@@ -45,7 +45,9 @@ class CompressConfig:
         allocate: a budget, such as `2.25bits` or `1.2GB`: each linear gets one of `candidates`, and `linear` counts for
             nothing.
         candidates: codec specs.
-        search: generations of a search by what an allocation does to the expert, on the calibration texts.
+        measure: choose by KL, measured linear by linear on the calibration texts, instead of by errors.
+        search: generations of a search by what an allocation does to the expert, on the calibration texts; one of its
+            starts is what is measured.
         force: compress although the expert is too far from the base to descend from it.
         replace: put the new delta in the place of one that is there.
         device: `cpu` or `cuda`: where texts are read and deltas compressed.
@@ -61,6 +63,7 @@ class CompressConfig:
     calibration: Path | None = None
     allocate: str | None = None
     candidates: tuple[str, ...] = DEFAULT_CANDIDATES
+    measure: bool = False
     search: int = 0
     force: bool = False
     replace: bool = False

@@ -19,12 +19,13 @@ from harness.fidelity.scores import Search
 from harness.fidelity.stacked import Stacks
 from harness.fidelity.subject import Subject, take_delta, take_weights
 from meswitch.allocation import (
+    OWN,
     Allocation,
     Choice,
     EvolutionConfig,
     alike_within,
     allocate,
-    measured_errors,
+    measure,
     search_choices,
 )
 from meswitch.allocation.sensitivity import allocation_of, codec_bytes, costs_of, errors_of, weighted_error
@@ -138,9 +139,7 @@ class Allocator:
     def measured(self) -> list[list[float]]:
         """KL that every candidate of every linear is expected to cost; from one scoring of each, and one of each."""
         items = self.search.samples[0]
-        alone = [self.kl({name: self.made[self.reference][name]}, items) for name in self.choices]
-        alike = [self.fitness(numbers, items) for numbers in self.singles]
-        return measured_errors(self.errors("weighted"), alone, alike, reference=self.reference)
+        return measure(self.errors("weighted"), lambda numbers: self.fitness(numbers, items), reference=self.reference)
 
     @property
     def singles(self) -> list[Assignment]:
@@ -178,8 +177,9 @@ class Allocator:
         return self.of_numbers(tuple(self.codecs.index(codec) for codec in allocation.codecs.values()))
 
     def of_numbers(self, assignment: Assignment) -> dict[str, torch.Tensor]:
-        """D̂ of every linear by the candidate of its number."""
-        return {name: self.made[number][name] for name, number in zip(self.choices, assignment, strict=True)}
+        """D̂ of every linear by the candidate of its number; those that stay the expert's own are left out."""
+        numbered = zip(self.choices, assignment, strict=True)
+        return {name: self.made[number][name] for name, number in numbered if number != OWN}
 
     def fitness(self, assignment: Assignment, samples: int) -> float:
         """KL to the expert of an answer token of the first so many calibration items, in nats; each is found once."""

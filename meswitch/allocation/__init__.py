@@ -3,8 +3,8 @@
 from meswitch.allocation.budget import parse_budget
 from meswitch.allocation.evolution import EvolutionConfig, evolve
 from meswitch.allocation.knapsack import allocate, least_error
-from meswitch.allocation.measured import measured_errors
-from meswitch.allocation.search import Searched, search_choices, search_linears
+from meswitch.allocation.measured import OWN, measure, measured_errors
+from meswitch.allocation.search import Searched, measure_linears, search_choices, search_linears
 from meswitch.allocation.sensitivity import (
     Allocation,
     Choice,
@@ -15,6 +15,7 @@ from meswitch.allocation.sensitivity import (
 )
 
 __all__ = [
+    "OWN",
     "Allocation",
     "Choice",
     "EvolutionConfig",
@@ -26,6 +27,8 @@ __all__ = [
     "choices_of",
     "evolve",
     "least_error",
+    "measure",
+    "measure_linears",
     "measured_errors",
     "parse_budget",
     "search_choices",

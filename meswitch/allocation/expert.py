@@ -7,7 +7,7 @@ import torch
 
 from meswitch.allocation.budget import parse_budget
 from meswitch.allocation.evolution import EvolutionConfig
-from meswitch.allocation.search import Searched, search_linears
+from meswitch.allocation.search import Searched, measure_linears, search_linears
 from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, choices_of, codec_bytes
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream
@@ -32,15 +32,11 @@ def allocate_expert(
         report: called with a stage, how much of it is done, and of how much.
 
     Raises:
-        CodecOptionError: budget or candidates are wrong, or a search lacks its budget or its texts.
+        CodecOptionError: budget or candidates are wrong, or a search or measuring lacks its budget or its texts.
         CapacityError: nothing fits the budget.
         CheckpointError: base, expert or texts cannot be read.
     """
-    if config.search < 0 or (config.search and (config.allocate is None or config.calibration is None)):
-        raise CodecOptionError(
-            f"a search needs generations, a budget and calibration texts, got --search {config.search}; "
-            "give --allocate and --calibration too"
-        )
+    _check(config)
     if config.allocate is None:
         return None
     candidates = [parse_codec(spec) for spec in config.candidates]
@@ -57,24 +53,41 @@ def allocate_expert(
     if config.calibration is not None:
         moments = [p.name for p in linears] if any(takes_second_moment(codec) for codec in candidates) else []
         calibration = CalibrationStream(pair, config.calibration, second_moments=moments, device=device)
+    by_kl = config.measure or config.search > 0
     choices = choices_of(
         pair,
         plan,
         candidates,
         calibration=calibration,
         device=device,
-        keep=config.search > 0,
+        keep=by_kl,
         progress=lambda name, *done: report(f"weighing {name}", *done),
     )
-    if not config.search:
+    if not by_kl:
         allocation = allocate_linears(choices, budget)
         return allocation, _record(config, allocation, None)
     assert calibration is not None
-    found = _searched(config, pair, plan, choices, calibration, budget, device, report)
+    found = _by_kl(config, pair, plan, choices, calibration, budget, device, report)
     return found.allocation, _record(config, found.allocation, found)
 
 
-def _searched(
+def _check(config: CompressConfig) -> None:
+    """Nothing, if what is chosen by KL has its budget and its texts."""
+    given = {"--allocate": config.allocate, "--calibration": config.calibration}
+    missing = [option for option, value in given.items() if value is None]
+    if config.search < 0 or (config.search and missing):
+        raise CodecOptionError(
+            f"a search needs generations, a budget and calibration texts, got --search {config.search}; "
+            "give --allocate and --calibration too"
+        )
+    if config.measure and missing:
+        raise CodecOptionError(
+            f"measuring needs a budget and calibration texts, got --measure without {' and '.join(missing)}; "
+            "give --allocate and --calibration too"
+        )
+
+
+def _by_kl(
     config: CompressConfig,
     pair: Pair,
     plan: Sequence[PlannedParameter],
@@ -84,11 +97,19 @@ def _searched(
     device: torch.device,
     report: Report,
 ) -> Searched:
+    def measuring(done: int, scorings: int) -> None:
+        report("measuring KL", done, scorings)
+
     def progress(generation: int, least: float) -> None:
         report(f"searching, KL {least:.3g}", generation + 1, config.search)
 
     evolution = EvolutionConfig(generations=config.search)
-    return search_linears(pair, plan, choices, calibration.texts, budget, evolution, device=device, progress=progress)
+    texts = calibration.texts
+    if not config.search:
+        return measure_linears(pair, plan, choices, texts, budget, evolution, device=device, measuring=measuring)
+    return search_linears(
+        pair, plan, choices, texts, budget, evolution, device=device, measuring=measuring, progress=progress
+    )
 
 
 def _record(config: CompressConfig, allocation: Allocation, found: Searched | None) -> AllocationRecord:

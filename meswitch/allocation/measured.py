@@ -4,10 +4,33 @@ Squared errors of unlike codes do not compare: an unbiased step leaves a larger 
 less harm, because it does not shrink the expert. And a linear's share in the answers is not its error's share.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import fsum
 
-__all__ = ["measured_errors"]
+from meswitch.allocation.evolution import Assignment
+
+__all__ = ["OWN", "measure", "measured_errors"]
+
+OWN = -1
+"""In an assignment, instead of a choice's number: the expert's own weights, which nothing describes."""
+
+
+def measure(
+    errors: Sequence[Sequence[float]], fitness: Callable[[Assignment], float], *, reference: int
+) -> list[list[float]]:
+    """KL that each candidate of each linear is expected to cost, from scorings of one linear or one candidate each.
+
+    First each linear alone is scored by the reference, all others `OWN`, then each candidate for all linears.
+
+    Args:
+        errors: of every linear and candidate.
+        fitness: KL with an assignment's linears described, in which some may be `OWN`.
+        reference: a candidate's number: one that leaves so much that a single linear stands out of rounding.
+    """
+    count = len(errors)
+    alone = [fitness(tuple(reference if i == place else OWN for i in range(count))) for place in range(count)]
+    alike = [fitness((number,) * count) for number in range(min(map(len, errors), default=0))]
+    return measured_errors(errors, alone, alike, reference=reference)
 
 
 def measured_errors(

@@ -16,13 +16,23 @@ import torch.nn.functional as F
 from torch import nn
 
 from meswitch.allocation.evolution import Assignment, EvolutionConfig, Fitness, evolve
-from meswitch.allocation.sensitivity import Allocation, Choice, alike_within, allocation_of, assign_linears, costs_of
+from meswitch.allocation.knapsack import allocate
+from meswitch.allocation.measured import OWN, measure
+from meswitch.allocation.sensitivity import (
+    Allocation,
+    Choice,
+    alike_within,
+    allocation_of,
+    assign_linears,
+    costs_of,
+    errors_of,
+)
 from meswitch.calibration_stream import load_expert
 from meswitch.codecs import CompressedDelta, decompress
 from meswitch.pair import Pair
 from meswitch.plan import PlannedParameter
 
-__all__ = ["Divergence", "Searched", "search_choices", "search_linears"]
+__all__ = ["Divergence", "Searched", "measure_linears", "search_choices", "search_linears"]
 
 Texts = Sequence[Sequence[int]]
 Choices = Mapping[str, Sequence[Choice]]
@@ -33,11 +43,11 @@ BATCH_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searched:
-    """What a search came to.
+    """What a search came to, or what was measured where there was none.
 
     Attributes:
         start: KL of a token, in nats, of the fittest start.
-        found: of the allocation; never more than `start`.
+        found: of the allocation; never more than `start`, and the same where there was no search.
         texts: that both are of.
     """
 
@@ -56,26 +66,92 @@ def search_linears(
     config: EvolutionConfig,
     *,
     device: torch.device | None = None,
+    measuring: Callable[[int, int], None] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Searched:
     """The fittest allocation within `budget` that is found, from the knapsacks and from one candidate for all linears.
+
+    The knapsacks are over weighted errors, plain ones, and what is measured.
 
     Args:
         choices: of every linear, with their compressed forms and plain errors.
         texts: token ids; where there are fewer than the config's samples, all of them are taken.
         device: where the model is computed; the CPU if absent.
+        measuring: called with how many scorings of the measured knapsack are done, and of how many.
         progress: see `evolve`.
 
     Raises:
         CapacityError: not even the smallest choices fit.
     """
     config = config.within(len(texts))
-    parameters = {p.name: p for p in plan if p.name in choices}
-    where = device or torch.device("cpu")
-    divergence = Divergence(pair, parameters, choices, texts, samples=config.samples, device=where)
     starts = {assign_linears(choices, budget, weighted=weighted) for weighted in (True, False)}
     starts.update(alike_within(choices, budget))
+    divergence = _divergence(pair, plan, choices, texts, config, device)
+    starts.add(_measured(choices, budget, divergence, config, measuring))
     return search_choices(choices, starts, budget, divergence, config, progress=progress)
+
+
+def measure_linears(
+    pair: Pair,
+    plan: Sequence[PlannedParameter],
+    choices: Choices,
+    texts: Texts,
+    budget: int,
+    config: EvolutionConfig,
+    *,
+    device: torch.device | None = None,
+    measuring: Callable[[int, int], None] | None = None,
+) -> Searched:
+    """The allocation within `budget` whose KL, measured linear by linear, sums to the least; nothing is searched for.
+
+    Args:
+        choices, texts, device, measuring: see `search_linears`.
+        config: of its samples alone: on the first linears are measured, on the last what was chosen.
+
+    Raises:
+        CapacityError: not even the smallest choices fit.
+    """
+    config = config.within(len(texts))
+    divergence = _divergence(pair, plan, choices, texts, config, device)
+    numbers = _measured(choices, budget, divergence, config, measuring)
+    kl = divergence(numbers, config.samples[-1])
+    return Searched(allocation=allocation_of(choices, numbers, budget), start=kl, found=kl, texts=config.samples[-1])
+
+
+def _divergence(
+    pair: Pair,
+    plan: Sequence[PlannedParameter],
+    choices: Choices,
+    texts: Texts,
+    config: EvolutionConfig,
+    device: torch.device | None,
+) -> "Divergence":
+    parameters = {p.name: p for p in plan if p.name in choices}
+    where = device or torch.device("cpu")
+    return Divergence(pair, parameters, choices, texts, samples=config.samples, device=where)
+
+
+def _measured(
+    choices: Choices,
+    budget: int,
+    fitness: Fitness,
+    config: EvolutionConfig,
+    measuring: Callable[[int, int], None] | None,
+) -> Assignment:
+    """The knapsack over KL, measured on the first samples with the candidate that takes the fewest bytes in all."""
+    costs = costs_of(choices)
+    nbytes = [sum(column) for column in zip(*costs, strict=True)]
+    scorings = len(costs) + len(nbytes)
+    done = iter(range(1, scorings + 1))
+
+    def scored(assignment: Assignment) -> float:
+        kl = fitness(assignment, config.samples[0])
+        if measuring is not None:
+            measuring(next(done), scorings)
+        return kl
+
+    errors = measure(errors_of(choices, weighted=True), scored, reference=nbytes.index(min(nbytes)))
+    return allocate(costs, errors, budget)
 
 
 def search_choices(
@@ -124,6 +200,8 @@ class Batch:
 class Divergence:
     """KL of a token of the first so many texts, in nats, between the expert and an assignment of choices to linears.
 
+    Linears whose number is `OWN` have the expert's weights.
+
     Args:
         parameters: the linears, by name.
         choices: of each, with their compressed forms.
@@ -142,9 +220,12 @@ class Divergence:
         device: torch.device,
     ) -> None:
         self._pair, self._parameters, self._choices, self._device = pair, parameters, choices, device
-        self._model: Any = load_expert(pair).to(device, torch.float32).eval().requires_grad_(False)
+        model = load_expert(pair)
+        # the model's type may be narrower than the file's, and then its weights are the expert that all is held against
+        self._dtypes = {name: model.get_parameter(name).dtype for name in choices}
+        self._model: Any = model.to(device, torch.float32).eval().requires_grad_(False)
         self._batches = {count: list(self._batched(texts[:count])) for count in samples}
-        self._held: list[int | None] = [None] * len(choices)
+        self._held = [OWN] * len(choices)
 
     @torch.inference_mode()
     def __call__(self, assignment: Assignment, samples: int) -> float:
@@ -186,17 +267,22 @@ class Divergence:
 
     @torch.no_grad()
     def _take(self, assignment: Assignment) -> None:
-        """Give the linears that differ from what the model holds base + D̂."""
+        """Give the linears that differ from what the model holds their weights."""
         for place, (name, number) in enumerate(zip(self._choices, assignment, strict=True)):
             if self._held[place] == number:
                 continue
-            parameter = self._parameters[name]
-            compressed = self._choices[name][number].compressed
-            assert compressed is not None
-            assert parameter.base_name is not None
-            base = self._pair.base.read(parameter.base_name).to(self._device, torch.float32)
-            self._model.get_parameter(name).copy_(base.add_(decompress(_moved(compressed, self._device))))
+            self._model.get_parameter(name).copy_(self._weights(name, number))
             self._held[place] = number
+
+    def _weights(self, name: str, number: int) -> torch.Tensor:
+        """Base + D̂ of a linear `[N, K]`, or the expert's own weights, as the model had them."""
+        if number == OWN:
+            return self._pair.expert.values(name).to(self._dtypes[name])
+        parameter, compressed = self._parameters[name], self._choices[name][number].compressed
+        assert compressed is not None
+        assert parameter.base_name is not None
+        base = self._pair.base.read(parameter.base_name).to(self._device, torch.float32)
+        return base.add_(decompress(_moved(compressed, self._device)))
 
 
 class _HeadReached(Exception):  # noqa: N818, it is no error

@@ -38,6 +38,13 @@ def compress(
         list[str] | None,
         typer.Option(help=f"With --allocate: repeat; if absent: {', '.join(DEFAULT_CANDIDATES)}.", show_default=False),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="With --allocate and --calibration: by KL measured linear by linear; holds the whole model.",
+        ),
+    ] = False,
     search: Annotated[
         int,
         typer.Option(help="With --allocate and --calibration: generations of a search by KL; holds the whole model."),
@@ -72,6 +79,7 @@ def compress(
         calibration=calibration,
         allocate=allocate,
         candidates=tuple(candidate) if candidate else DEFAULT_CANDIDATES,
+        measure=measure,
         search=search,
         device=device,  # type: ignore[arg-type]
         force=force,

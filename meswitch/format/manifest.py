@@ -84,10 +84,10 @@ class CalibrationRecord(Record):
 
 
 class SearchRecord(Record):
-    """A search for codecs by what they do to the expert's own distribution.
+    """A choice of codecs by what they do to the expert's own distribution: measured linear by linear, or searched for.
 
     Attributes:
-        generations: of the search.
+        generations: of the search; 0 where what was measured was taken.
         texts: the first so many calibration texts; start, found: KL of one of their tokens before and after, in nats.
     """
 
@@ -106,7 +106,7 @@ class AllocationRecord(Record):
         linears: how many have each of them.
         error: summed over the linears, weighted by their inputs if there were calibration texts.
         least_error: what no choice among the candidates can go below.
-        search: how they were searched for, where they were.
+        search: how they were measured or searched for, where they were.
     """
 
     budget_bytes: int

@@ -19,7 +19,7 @@ from harness.fidelity.evaluate import FidelityOptions, evaluate_fidelity
 from harness.fidelity.moments import collect_moments
 from harness.fidelity.scores import read_file, record_path
 from harness.fidelity.subject import Subject, take_weights
-from meswitch.allocation import EvolutionConfig
+from meswitch.allocation import OWN, EvolutionConfig, measured_errors
 from meswitch.codecs import decompress, parse_codec
 from meswitch.errors import CapacityError
 
@@ -105,6 +105,16 @@ def test_one_linear_alone_leaves_all_others_exact(allocator: Allocator) -> None:
     allocator.fitness((0,) * 7, 8)
     found = allocator.kl({name: allocator.made[0][name]}, 8)
     assert found == pytest.approx(divergence(subject, {name: parse_codec(FEW[0])}, 8), rel=1e-4)
+    assert allocator.fitness((OWN, OWN, OWN, 0, OWN, OWN, OWN), 8) == found
+
+
+def test_what_is_measured_is_the_kl_of_each_linear_and_of_each_candidate(
+    allocator: Allocator, tiny_family: Callable[..., Any]
+) -> None:
+    again = allocator_of(tiny_family().subject("t", 0))
+    alone = [again.kl({name: again.made[0][name]}, 3) for name in again.choices]
+    alike = [again.kl(made, 3) for made in again.made]
+    assert allocator.measured == measured_errors(again.errors("weighted"), alone, alike, reference=0)
 
 
 def test_errors_that_are_measured_add_up_to_what_each_codec_costs(allocator: Allocator) -> None:

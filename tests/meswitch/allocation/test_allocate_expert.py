@@ -15,6 +15,7 @@ from meswitch.codecs import decompress, parse_codec
 from meswitch.compress import CompressConfig, compress_expert
 from meswitch.errors import CapacityError, CodecOptionError
 from meswitch.format import Manifest, load_expert
+from meswitch.format.writer import DeltaWriter
 from meswitch.merge import merge
 from meswitch.pair import open_pair
 from tests.meswitch.checkpoints import fine_tune, save_model, tensors_of, tiny_config
@@ -66,6 +67,34 @@ def test_one_codec_for_all_is_named_as_such(models: tuple[Path, Path], tmp_path:
     plain = compress_expert(CompressConfig(base=models[0], expert=models[1], output=tmp_path / "plain", name="e"))
     assert plain.allocation is None
     assert json.loads((tmp_path / "plain" / "manifest.json").read_text())["allocation"] is None
+
+
+def test_an_interrupted_expert_goes_on_with_what_was_measured(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "texts.txt").write_text("abc\nhello\n")
+    options: dict[str, Any] = {"calibration": tmp_path / "texts.txt", "measure": True}
+    whole = allocated(models, tmp_path / "whole", "6bits", **options)
+    written: list[str] = []
+    write = DeltaWriter.write
+
+    def stop_at_the_sixth(self: DeltaWriter, name: str, *rest: Any) -> None:
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        written.append(name)
+        write(self, name, *rest)
+
+    monkeypatch.setattr(DeltaWriter, "write", stop_at_the_sixth)
+    with pytest.raises(KeyboardInterrupt):
+        allocated(models, tmp_path / "delta", "6bits", **options)
+    first = list(written)
+    written.clear()
+    monkeypatch.setattr(
+        DeltaWriter, "write", lambda self, name, *rest: (written.append(name), write(self, name, *rest))
+    )
+    manifest = allocated(models, tmp_path / "delta", "6bits", **options)
+    assert written == [p.name for p in whole.parameters if p.name not in first]
+    assert (manifest.allocation, manifest.parameters) == (whole.allocation, whole.parameters)
 
 
 def test_errors_are_weighed_by_the_inputs(models: tuple[Path, Path], tmp_path: Path) -> None:

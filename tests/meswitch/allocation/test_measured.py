@@ -1,8 +1,10 @@
 """KL reckoned from one measurement a linear and one a candidate: by hand, and exact where its rule holds."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from meswitch.allocation import measured_errors
+from meswitch.allocation import OWN, allocate, measure, measured_errors
 
 
 def test_two_linears_by_hand() -> None:
@@ -31,3 +33,41 @@ def test_what_adds_up_is_found_from_any_reference(reference: int) -> None:
 def test_rounding_below_nothing_and_exact_references_cost_nothing() -> None:
     found = measured_errors([[2.0, 1.0], [0.0, 3.0], [2.0, 0.0]], (-1e-9, 0.5, 0.4), (0.4, 0.0), reference=0)
     assert found == [[0.0, 0.0], [0.0, 0.0], [0.4, 0.0]]
+
+
+def test_each_linear_is_scored_alone_and_then_each_candidate_for_all() -> None:
+    kl = {
+        (1, OWN, OWN): 0.2,
+        (OWN, 1, OWN): 0.3,
+        (OWN, OWN, 1): 0.1,
+        (0, 0, 0): 0.2,
+        (1, 1, 1): 1.2,
+    }
+    asked: list[tuple[int, ...]] = []
+
+    def fitness(assignment: tuple[int, ...]) -> float:
+        asked.append(assignment)
+        return kl[assignment]
+
+    found = measure([[1.0, 4.0], [6.0, 8.0], [5.0, 2.0]], fitness, reference=1)
+    assert asked == list(kl)
+    # by the first candidate 0.2 / 4, 0.3 · 6 / 8 and 0.1 · 5 / 2, 0.525 in all, where 0.2 was measured
+    scale = 0.2 / 0.525
+    assert [row[0] for row in found] == pytest.approx([0.05 * scale, 0.225 * scale, 0.25 * scale])
+    # by the reference twice what each costs alone
+    assert [row[1] for row in found] == pytest.approx([0.4, 0.6, 0.2])
+
+
+def test_bytes_go_where_the_answers_suffer_and_not_where_errors_are_large() -> None:
+    # cheap and dear: the first linear has the large errors, the second is what answers hang on
+    errors, costs = [[100.0, 25.0], [4.0, 1.0], [4.0, 1.0]], [[1, 2]] * 3
+    shares = (0.001, 1.0, 0.25)
+
+    def kl(assignment: Sequence[int]) -> float:
+        described = zip(shares, errors, assignment, strict=True)
+        return sum(share * row[number] for share, row, number in described if number != OWN)
+
+    assert allocate(costs, errors, 4) == (1, 0, 0)
+    chosen = allocate(costs, measure(errors, kl, reference=0), 4)
+    assert chosen == (0, 1, 0)
+    assert kl(chosen) == min(kl(a) for a in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)))

@@ -10,7 +10,18 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
-from meswitch.allocation import EvolutionConfig, alike_within, assign_linears, choices_of, search, search_linears
+from meswitch.allocation import (
+    OWN,
+    EvolutionConfig,
+    alike_within,
+    allocate,
+    assign_linears,
+    choices_of,
+    measure,
+    measure_linears,
+    search,
+    search_linears,
+)
 from meswitch.allocation.search import Divergence
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream
@@ -19,7 +30,8 @@ from meswitch.codecs import parse_codec
 from meswitch.errors import CapacityError
 from meswitch.merge import merge
 from meswitch.pair import Pair, open_pair
-from tests.meswitch.checkpoints import fine_tune, save_model, tensors_of, tiny_config
+from tests.meswitch.checkpoints import edit_json, fine_tune, save_model, tensors_of, tiny_config
+from tests.meswitch.test_adapter import save_adapter
 
 CANDIDATES = ("rtn:bits=1", "rtn:bits=2", "rtn:bits=4")
 CODECS = {
@@ -81,6 +93,37 @@ def test_the_expert_itself_is_at_no_distance_and_more_bits_are_nearer(models: tu
     assert divergence((1,) * len(choices), 1) != found[1]
 
 
+def narrowed(base: Path, root: Path) -> Path:
+    """An expert of float32 weights whose config asks for less."""
+    expert = fine_tune(base, root, size=0.05)
+    edit_json(expert / "config.json", dtype="bfloat16")
+    return expert
+
+
+def adapted(base: Path, root: Path) -> Path:
+    save_adapter(base, root, r=2, target_modules=["q_proj", "down_proj"])
+    return root
+
+
+# peft's own calls, not ours
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("make", [narrowed, adapted])
+def test_what_is_not_described_is_the_experts_own(make: Any, models: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("hello\nabcdefgh\nzyxw\n")
+    pair, plan, choices, ids = prepared((models[0], make(models[0], tmp_path / "other")), tmp_path / "texts.txt")
+    parameters = {p.name: p for p in plan if p.name in choices}
+    divergence = Divergence(pair, parameters, choices, ids, samples=(3,), device=CPU)
+    described = divergence((0,) * 14, 3)
+    assert described > 0
+    # taken back from a model in which all were described, to the last bit
+    assert divergence((OWN,) * 14, 3) == 0
+    alone = [divergence(tuple(0 if i == place else OWN for i in range(14)), 3) for place in range(14)]
+    # a linear that the adapter leaves alone has no delta, and costs nothing
+    assert all(0 <= kl < described for kl in alone)
+    assert max(alone) > 0
+    assert divergence((0,) * 14, 3) == described
+
+
 def test_it_makes_no_difference_how_texts_are_batched(
     models: tuple[Path, Path], texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,16 +178,120 @@ def test_a_search_begins_no_worse_than_any_codec_for_all_linears(models: tuple[P
     divergence = Divergence(pair, parameters, choices, ids, samples=(3,), device=CPU)
     found = search_linears(pair, plan, choices, ids, budget, EvolutionConfig(generations=0))
     knapsacks = [assign_linears(choices, budget, weighted=weighted) for weighted in (True, False)]
+    knapsacks.append(measured_by(divergence, choices, budget, 3))
     assert found.found == found.start == min(divergence(a, 3) for a in ((0,) * 14, (1,) * 14, *knapsacks))
 
 
-def test_one_codec_for_all_linears_is_taken_where_errors_lie(models: tuple[Path, Path], texts: Path) -> None:
+def measured_by(divergence: Divergence, choices: Any, budget: int, samples: int) -> tuple[int, ...]:
+    """The measured knapsack, with one bit, which takes the fewest bytes, for all single linears."""
+    errors = [[choice.error for choice in row] for row in choices.values()]
+    kl = measure(errors, lambda numbers: divergence(numbers, samples), reference=0)
+    return allocate([[choice.nbytes for choice in row] for row in choices.values()], kl, budget)
+
+
+def test_measuring_takes_the_knapsack_over_kl_itself(models: tuple[Path, Path], texts: Path) -> None:
+    pair, plan, choices, ids = prepared(models, texts)
+    budget = sum(row[1].nbytes for row in choices.values()) * 5 // 4
+    # in another order it is still the cheapest candidate that linears are measured with
+    turned = {name: row[::-1] for name, row in choices.items()}
+    seen: list[tuple[int, int]] = []
+    config = EvolutionConfig(generations=0, samples=(2, 3))
+    found = measure_linears(
+        pair, plan, turned, ids, budget, config, measuring=lambda done, scorings: seen.append((done, scorings))
+    )
+    # 14 linears and 3 candidates
+    assert seen == [(done, 17) for done in range(1, 18)]
+    parameters = {p.name: p for p in plan if p.name in choices}
+    divergence = Divergence(pair, parameters, choices, ids, samples=(2, 3), device=CPU)
+    numbers = measured_by(divergence, choices, budget, 2)
+    assert list(found.allocation.codecs.values()) == [
+        row[j].codec for row, j in zip(choices.values(), numbers, strict=True)
+    ]
+    assert found.allocation.nbytes <= budget
+    assert found.found == found.start == pytest.approx(divergence(numbers, 3), rel=1e-5)
+    assert found.texts == 3
+
+
+def test_measuring_is_no_choice_between_starts(
+    models: tuple[Path, Path], texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, plan, choices, ids = prepared(models, texts)
+    # as if KL had said that fewer bits are nearer
+    monkeypatch.setattr(search, "measure", lambda *_, **__: [[c.nbytes for c in row] for row in choices.values()])
+    budget = sum(row[1].nbytes for row in choices.values())
+    measured = measure_linears(pair, plan, choices, ids, budget, EvolutionConfig(generations=0))
+    assert measured.allocation.codecs == {name: row[0].codec for name, row in choices.items()}
+    fittest = search_linears(pair, plan, choices, ids, budget, EvolutionConfig(generations=0))
+    assert fittest.found < measured.found
+
+
+def test_one_codec_for_all_linears_is_taken_where_errors_lie(
+    models: tuple[Path, Path], texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair, plan, choices, ids = prepared(models, texts)
     # what the knapsacks believe: fewer bits are nearer
     choices = {n: tuple(replace(c, error=c.nbytes, plain_error=c.nbytes) for c in row) for n, row in choices.items()}
+    monkeypatch.setattr(search, "measure", lambda errors, *_, **__: errors)
     budget = sum(row[1].nbytes for row in choices.values())
     found = search_linears(pair, plan, choices, ids, budget, EvolutionConfig(generations=0))
     assert found.allocation.codecs == {name: row[1].codec for name, row in choices.items()}
+
+
+def measured_expert(models: tuple[Path, Path], output: Path, texts: Path, *arguments: str) -> list[str]:
+    command = ["compress", "--base", str(models[0]), "--expert", str(models[1]), "--output", str(output)]
+    command += ["--name", "e", "--allocate", "5bits", "--calibration", str(texts), "--json", *arguments]
+    for spec in CANDIDATES:
+        command += ["--candidate", spec]
+    return command
+
+
+def test_one_command_measures_and_its_record_is_what_the_expert_does(
+    models: tuple[Path, Path], texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(measured_expert(models, tmp_path / "delta", texts, "--measure")) == 0
+    record = json.loads(capsys.readouterr().out)["allocation"]
+    assert (record["search"]["generations"], record["search"]["texts"]) == (0, 3)
+    assert sum(record["linears"].values()) == 14
+    ids = CalibrationStream(open_pair(*models), texts).texts
+    expected = divergence_of_files(models, tmp_path / "delta", tmp_path, ids)
+    assert record["search"]["found"] == record["search"]["start"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_search_measures_whether_it_is_asked_to_or_not(
+    models: tuple[Path, Path], texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = []
+    for arguments in (["--search", "2"], ["--search", "2", "--measure"], ["--measure"]):
+        output = tmp_path / str(len(records))
+        assert run(measured_expert(models, output, texts, *arguments)) == 0
+        records.append(json.loads(capsys.readouterr().out)["allocation"])
+    assert records[0] == records[1]
+    assert records[0]["search"]["start"] <= records[2]["search"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        ([], "--allocate and --calibration"),
+        (["--allocate", "2bits"], "--calibration"),
+        (["--calibration", "TEXTS"], "--allocate"),
+    ],
+)
+def test_measuring_without_budget_or_texts_is_refused(
+    arguments: list[str],
+    missing: str,
+    models: tuple[Path, Path],
+    texts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["compress", "--base", str(models[0]), "--expert", str(models[1]), "--output", str(tmp_path / "delta")]
+    command += [str(texts) if word == "TEXTS" else word for word in arguments]
+    assert run([*command, "--measure"]) == 1
+    said = capsys.readouterr().err
+    assert "measuring needs a budget and calibration texts" in said
+    assert f"got --measure without {missing};" in said
+    assert not (tmp_path / "delta").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--search", "3"], ["--search", "3", "--allocate", "2bits"], ["--search", "-1"]])
