@@ -45,18 +45,18 @@ def train_codes(
     """
     if not has_independent_rows(codec):
         raise ValueError(f"codes can be trained if a codec describes rows one by one, got {codec.name}")
-    rows = [Rows(deltas, names) for names in by_width(deltas)]
-    rate = torch.zeros((), device=rows[0].latent.device)
+    latents = [Latents(deltas, names) for names in by_width(deltas)]
+    rate = torch.zeros((), device=latents[0].values.device)
     # gradients of a mean over tokens are far smaller than the usual epsilon
-    optimizer = torch.optim.Adam([part.latent for part in rows], lr=rate, eps=1e-12, fused=True)
+    optimizer = torch.optim.Adam([part.values for part in latents], lr=rate, eps=1e-12, fused=True)
     for number, batch in enumerate(islice(cycle(distiller.batches), config.steps)):
         rate.fill_(config.learning_rate * (1 - number / config.steps))
-        described = {name: delta for part in rows for name, delta in part.described(codec)}
+        described = {name: delta for part in latents for name, delta in part.described(codec)}
         gradients = gradients_at(distiller, described, batch)
-        for part in rows:
+        for part in latents:
             part.take(gradients)
         optimizer.step()
-    return {name: delta.clone() for part in rows for name, delta in part.described(codec)}
+    return {name: delta.clone() for part in latents for name, delta in part.described(codec)}
 
 
 def gradients_at(distiller: Distiller, described: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
@@ -68,11 +68,11 @@ def gradients_at(distiller: Distiller, described: Mapping[str, torch.Tensor], ba
     return dict(zip(distiller.names, gradients, strict=True))
 
 
-class Rows:
+class Latents:
     """The output channels of all linears of one width.
 
     Attributes:
-        latent: their deltas `[N of all, K]`, each in units of its root mean square.
+        values: their deltas `[N of all, K]`, each row in units of its root mean square.
     """
 
     def __init__(self, deltas: Mapping[str, torch.Tensor], names: Sequence[str]) -> None:
@@ -82,19 +82,19 @@ class Rows:
         # a row that was not changed keeps its zeros: it has no unit
         self.unit = torch.where(sizes > 0, sizes, 1.0)
         self.changed = (sizes > 0).to(rows.dtype)
-        self.latent = rows / self.unit
-        self.latent.grad = torch.zeros_like(self.latent)
+        self.values = rows / self.unit
+        self.values.grad = torch.zeros_like(self.values)
 
     def described(self, codec: Codec) -> Iterator[tuple[str, torch.Tensor]]:
         """D̂ of every linear."""
-        rows = decompress(codec.compress(self.latent.detach() * self.unit))
+        rows = decompress(codec.compress(self.values.detach() * self.unit))
         yield from zip(self.names, torch.split(rows, self.lengths), strict=True)
 
     def take(self, gradients: Mapping[str, torch.Tensor]) -> None:
         """Keep the gradients of what is described as those of the latent deltas."""
-        assert self.latent.grad is not None
-        torch.cat([gradients[name] for name in self.names], out=self.latent.grad)
-        self.latent.grad.mul_(self.unit * self.changed)
+        assert self.values.grad is not None
+        torch.cat([gradients[name] for name in self.names], out=self.values.grad)
+        self.values.grad.mul_(self.unit * self.changed)
 
 
 def by_width(deltas: Mapping[str, torch.Tensor]) -> Iterator[list[str]]:
