@@ -78,20 +78,18 @@ def test_an_interrupted_expert_goes_on_with_what_was_measured(
     written: list[str] = []
     write = DeltaWriter.write
 
-    def stop_at_the_sixth(self: DeltaWriter, name: str, *rest: Any) -> None:
-        if len(written) == 5:
+    def note(self: DeltaWriter, name: str, *rest: Any) -> None:
+        if len(written) == allowed:
             raise KeyboardInterrupt
         written.append(name)
         write(self, name, *rest)
 
-    monkeypatch.setattr(DeltaWriter, "write", stop_at_the_sixth)
+    monkeypatch.setattr(DeltaWriter, "write", note)
+    allowed = 5
     with pytest.raises(KeyboardInterrupt):
         allocated(models, tmp_path / "delta", "6bits", **options)
-    first = list(written)
+    first, allowed = list(written), len(whole.parameters)
     written.clear()
-    monkeypatch.setattr(
-        DeltaWriter, "write", lambda self, name, *rest: (written.append(name), write(self, name, *rest))
-    )
     manifest = allocated(models, tmp_path / "delta", "6bits", **options)
     assert written == [p.name for p in whole.parameters if p.name not in first]
     assert (manifest.allocation, manifest.parameters) == (whole.allocation, whole.parameters)

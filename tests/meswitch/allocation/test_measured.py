@@ -36,7 +36,7 @@ def test_rounding_below_nothing_and_exact_references_cost_nothing() -> None:
 
 
 def test_each_linear_is_scored_alone_and_then_each_candidate_for_all() -> None:
-    kl = {
+    kl: dict[tuple[int, ...], float] = {
         (1, OWN, OWN): 0.2,
         (OWN, 1, OWN): 0.3,
         (OWN, OWN, 1): 0.1,

@@ -260,7 +260,7 @@ def test_one_command_measures_and_its_record_is_what_the_expert_does(
 def test_a_search_measures_whether_it_is_asked_to_or_not(
     models: tuple[Path, Path], texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records = []
+    records: list[Any] = []
     for arguments in (["--search", "2"], ["--search", "2", "--measure"], ["--measure"]):
         output = tmp_path / str(len(records))
         assert run(measured_expert(models, output, texts, *arguments)) == 0
