@@ -185,10 +185,13 @@ def figure_label(arm: str) -> str:
     if name in ("rtn", "salient", "gptq"):
         words.append(str(parse_codec(spec).options["step"]))
     if name == "sparse-sign":
+        words += ["mse"] if "step=mse" in options else []
         words += ["by activation"] if "pick=wanda" in options else []
         words += ["+ salient"] if "channels=" in options else []
     if (chosen := parse_allocated(spec)) is not None:
         words.append(f"by {chosen.by}")
+    if name == "lowrank":
+        words.append(str(parse_codec(spec).options["precision"]))
     if rest.startswith("distilled"):
-        words.append("distilled")
+        words.append("distilled codes" if rest.startswith("distilled=codes") else "distilled")
     return " ".join(words)

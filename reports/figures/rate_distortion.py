@@ -1,5 +1,7 @@
 """How far a compressed expert is from the expert, against the bits that it takes."""
 
+from math import ceil
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -11,9 +13,11 @@ from reports.figures.theme import ROLES, new_figure
 __all__ = ["draw_rate_distortion"]
 
 _BITS = (0.3, 0.5, 0.75, 1, 1.5, 2, 3, 4, 8)
-_MARKERS = ("o", "s", "D", "^", "v", "P")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _FLOOR = 1e-6
 """KL below this is that of rounding: such arms are drawn on it."""
+_LINE_IN, _COLUMNS = 0.22, 3
+"""Height of a line of the legend, and its columns."""
 
 
 def draw_rate_distortion(arms: pd.DataFrame, *, title: str) -> Figure | None:
@@ -27,11 +31,12 @@ def draw_rate_distortion(arms: pd.DataFrame, *, title: str) -> Figure | None:
     if arms.empty:
         return None
     arms = arms.assign(**{name: arms[name].clip(lower=_FLOOR) for name in ("kl", "low", "high")})
-    figure, axes = new_figure(4.6, width_in=7.5)
+    labels = sorted(arms["label"].unique())
+    # the legend stands below: beside the axes it would take the width that bits need
+    figure, axes = new_figure(4.6 + _LINE_IN * ceil(len(labels) / _COLUMNS), width_in=8.0)
     ax: Axes = axes[0, 0]
     front = arms[arms["on_front"]].sort_values("bits")
     ax.plot(front["bits"], front["kl"], color=ROLES["muted"][0], linewidth=1.2, zorder=1, label="front")
-    labels = sorted(arms["label"].unique())
     codecs = list(dict.fromkeys(label.split()[0] for label in labels))
     colours = dict(zip(codecs, sns.husl_palette(len(codecs), l=0.5), strict=True))
     for label in labels:
@@ -51,5 +56,5 @@ def draw_rate_distortion(arms: pd.DataFrame, *, title: str) -> Figure | None:
     ax.set_xlabel("bits of a linear weight, everything counted (log scale)")
     ax.set_ylabel("KL to the expert, nats of a token (log scale)")
     ax.set_title(title)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.legend(loc="outside lower center", ncols=_COLUMNS)
     return figure

@@ -153,7 +153,9 @@ def test_figure_is_drawn_from_the_codecs_alone(tmp_path: Path) -> None:
         ("rtn:bits=2", "rtn unbiased"),
         ("salient:select=random,step=mse", "salient mse"),
         ("bitdelta distilled=matrix", "bitdelta distilled"),
-        ("lowrank:bits=2", "lowrank"),
+        ("lowrank:bits=2", "lowrank float16"),
+        ("sparse-sign:group=8,step=mse", "sparse-sign mse"),
+        ("sparse-sign:group=8 distilled=codes", "sparse-sign distilled codes"),
     ],
 )
 def test_legend_says_what_matters(arm: str, label: str) -> None:
