@@ -80,7 +80,7 @@ class FidelityReport:
     Attributes:
         means: arms that every expert of the scored tasks has, fewest bits first.
         more_arms: the arms that every expert of the first seed has, over the experts that have them, if they are more.
-        by_likelihood: over the tasks that are not scored by accuracy.
+        by_likelihood: over the tasks that are not scored by accuracy; pairs_by_likelihood: as `pairs`.
         half: arms of half-trained experts.
         comparisons: of every mean with the paper's 2-bit codes; pairs: of arms that tell what an ingredient is worth.
         budgets: what is best within some bits.
@@ -98,6 +98,7 @@ class FidelityReport:
     comparisons_more_arms: tuple[Comparison, ...]
     pairs: tuple[Comparison, ...]
     pairs_more_arms: tuple[Comparison, ...]
+    pairs_by_likelihood: tuple[Comparison, ...]
     budgets: tuple[Budget, ...]
     budgets_more_arms: tuple[Budget, ...]
     methods: Mapping[str, str]
@@ -188,6 +189,7 @@ def report_of(family: str, experts: Mapping[tuple[str, int], Expert], rows: Sequ
     own = group_of(experts, everyone, half=False)
     more = group_of(experts, having_arms_of_first_seed(experts, everyone), half=False)
     has_more = len(more.means) > len(own.means)
+    hard = group_of(experts, [p for p in experts if p[0] not in scored], half=False)
     pairs = pairs_of(own)
     shown = {(pair.arm, pair.reference) for pair in pairs}
     halved = [place for place in everyone if ("expert half", 1.0) in experts[place]]
@@ -196,11 +198,12 @@ def report_of(family: str, experts: Mapping[tuple[str, int], Expert], rows: Sequ
         tasks=tasks,
         means=own.means,
         more_arms=more.means if has_more else (),
-        by_likelihood=group_of(experts, [p for p in experts if p[0] not in scored], half=False).means,
+        by_likelihood=hard.means,
         half=group_of(experts, halved, half=True).means,
         comparisons=comparisons_of(own),
         comparisons_more_arms=comparisons_of(more) if has_more else (),
         pairs=pairs,
+        pairs_by_likelihood=pairs_of(hard),
         pairs_more_arms=tuple(pair for pair in pairs_of(more) if has_more and (pair.arm, pair.reference) not in shown),
         budgets=budgets_of(own),
         budgets_more_arms=budgets_of(more) if has_more else (),

@@ -33,6 +33,7 @@ def markdown(report: FidelityReport) -> str:
         *budgets(f"Best within some bits, {how_many(report.more_arms)}", report.budgets_more_arms),
         *pairs(f"Side by side, {how_many(report.more_arms)}", report.pairs_more_arms),
         *section("Tasks compared by likelihood", report.by_likelihood),
+        *pairs("Side by side, tasks compared by likelihood", report.pairs_by_likelihood),
         *section("Experts at half of their training", report.half),
     ]
     return "\n\n".join(parts) + "\n"
