@@ -22,6 +22,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 CROSS: Mapping[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
 Read = Callable[[SweepRow], float | None]
+_Series = tuple[str, str, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,21 +86,22 @@ def draw_scaling(rows: Sequence[SweepRow], *, treatment: str) -> Figure | None:
 
 
 def draw_hit_rates(rows: Sequence[SweepRow]) -> Figure | None:
-    """The hit rate of each popularity against experts, with Belady's bound dotted; `None` if nothing was counted."""
+    """The hit rate against experts, with Belady's bound dotted; `None` if nothing was counted.
+
+    A line for each popularity, policy, number in flight and budget; the last two are named where there are several.
+    """
     counted = [row for row in rows if row.valid and row.hit_rate is not None]
     if not counted:
         return None
     figure, axes = new_figure(4.2, width_in=WIDE_IN)
     ax = axes[0, 0]
     roles = ("treatment", "treatment-2", "treatment-3", "baseline")
-    series = sorted({(row.popularity, row.policy) for row in counted})
-    for number, (popularity, policy) in enumerate(series):
-        part = sorted(
-            (row for row in counted if (row.popularity, row.policy) == (popularity, policy)), key=lambda r: r.experts
-        )
+    series = sorted({_series_of(row) for row in counted}, key=str)
+    for number, key in enumerate(series):
+        part = sorted((row for row in counted if _series_of(row) == key), key=lambda row: row.experts)
         style: Mapping[str, Any] = {"color": ROLES[roles[number % len(roles)]][0], "marker": MARKERS[number % 6]}
         x = [row.experts for row in part]
-        ax.plot(x, [_percent(row.hit_rate) for row in part], label=f"{popularity}, {policy}", markersize=4, **style)
+        ax.plot(x, [_percent(row.hit_rate) for row in part], label=_series_label(key, series), markersize=4, **style)
         bound = [(row.experts, row.belady_hit_rate) for row in part if row.belady_hit_rate is not None]
         if bound:
             bx, by = zip(*bound, strict=True)
@@ -113,6 +115,20 @@ def draw_hit_rates(rows: Sequence[SweepRow]) -> Figure | None:
         handles.append(Line2D([], [], label="Belady's bound", **bound_line))
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=3)
     return figure
+
+
+def _series_of(row: SweepRow) -> _Series:
+    return row.popularity, row.policy, row.in_flight, row.memory_budget_bytes
+
+
+def _series_label(key: _Series, series: Sequence[_Series]) -> str:
+    """Popularity and policy, and what else tells this line from another."""
+    popularity, policy, in_flight, budget = key
+    several = [len(set(values)) > 1 for values in zip(*series, strict=True)]
+    words = [popularity, policy]
+    words += [f"{in_flight} in flight"] if several[2] and in_flight is not None else []
+    words += ["no budget" if budget is None else f"{budget / GIB:g} GiB"] if several[3] else []
+    return ", ".join(words)
 
 
 def _draw_panel(ax: Axes, panel: _Panel, rows: Sequence[SweepRow], arms: Sequence[str], treatment: str) -> None:

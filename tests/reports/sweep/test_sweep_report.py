@@ -175,3 +175,17 @@ def test_cells_of_more_than_one_card_or_commit_are_said_with_how_many_there_are(
     assert "cells of more than one card are compared here: NVIDIA Example (11 cells), NVIDIA Other (1 cell)" in found
     assert "cells of more than one commit are compared here: f00 (1 cell), unknown (11 cells)" in found
     assert "NVIDIA Other (1 cell)" in build_sweep_report(path).read_text()
+
+
+def test_found_resident_has_a_line_for_each_budget(make_sweep: Make) -> None:
+    rows = [row for row in read_sweep(make_sweep()).rows if row.arm == "meswitch"]
+    halved = [replace(row, memory_budget_bytes=20 << 30, hit_rate=0.1) for row in rows]
+    with drawing():
+        both, one = draw_hit_rates([*rows, *halved]), draw_hit_rates(rows)
+    assert both is not None
+    assert one is not None
+    labels = [text.get_text() for text in both.axes[0].get_legend().get_texts()]  # type: ignore[union-attr]
+    assert labels[:2] == ["uniform, lru, 20 GiB", "uniform, lru, 76 GiB"]
+    drawn = {line.get_label(): list(line.get_xdata()) for line in both.axes[0].lines}  # type: ignore[arg-type]
+    assert all(drawn[label] == sorted(set(drawn[label])) for label in labels[:2])
+    assert one.axes[0].get_legend().get_texts()[0].get_text() == "uniform, lru"  # type: ignore[union-attr]
