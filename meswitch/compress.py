@@ -13,7 +13,7 @@ import torch
 from blake3 import blake3
 
 from meswitch.ahead import torch_threads, work_ahead
-from meswitch.allocation.expert import allocate_expert
+from meswitch.allocation.expert import allocate_expert, check_allocation
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_file import read_texts
 from meswitch.calibration_stream import CalibrationStream, InputStatistics, compress_delta
@@ -69,6 +69,8 @@ def compress_expert(
     report, phases = progress or (lambda _: None), phases or Phases()
     check_name(config.name)
     codecs = _parse_codecs(config)
+    # before gigabytes are read and hashed
+    check_allocation(config)
     device = torch_device(config.device)
     _check_output(config)
     _check_inputs(config)

@@ -18,9 +18,33 @@ from meswitch.format.manifest import AllocationRecord, SearchRecord
 from meswitch.pair import Pair
 from meswitch.plan import PlannedParameter
 
-__all__ = ["allocate_expert"]
+__all__ = ["allocate_expert", "check_allocation"]
 
 Report = Callable[[str, int, int], None]
+
+
+def check_allocation(config: CompressConfig) -> None:
+    """Nothing, if what is chosen by KL has its budget and its texts, and all candidates are codecs.
+
+    Raises:
+        CodecOptionError, UnknownCodecError: with what is wrong or missing.
+    """
+    given = {"--allocate": config.allocate, "--calibration": config.calibration}
+    missing = [option for option, value in given.items() if value is None]
+    if config.search < 0 or (config.search and missing):
+        raise CodecOptionError(
+            f"a search needs generations, a budget and calibration texts, got --search {config.search}; "
+            "give --allocate and --calibration too"
+        )
+    if config.measure and missing:
+        raise CodecOptionError(
+            f"measuring needs a budget and calibration texts, got --measure without {' and '.join(missing)}; "
+            "give --allocate and --calibration too"
+        )
+    if config.allocate is not None and not config.candidates:
+        raise CodecOptionError("an allocation needs at least one candidate")
+    for spec in config.candidates:
+        parse_codec(spec)
 
 
 def allocate_expert(
@@ -29,19 +53,17 @@ def allocate_expert(
     """The codecs of the linears within the budget, and the manifest's word on them; `None` if there is no budget.
 
     Args:
+        config: checked (`check_allocation`).
         report: called with a stage, how much of it is done, and of how much.
 
     Raises:
-        CodecOptionError: budget or candidates are wrong, or a search or measuring lacks its budget or its texts.
+        CodecOptionError: the budget is wrong.
         CapacityError: nothing fits the budget.
         CheckpointError: base, expert or texts cannot be read.
     """
-    _check(config)
     if config.allocate is None:
         return None
     candidates = [parse_codec(spec) for spec in config.candidates]
-    if not candidates:
-        raise CodecOptionError("an allocation needs at least one candidate")
     linears = [p for p in plan if p.kind is ParameterKind.LINEAR]
     budget = parse_budget(
         config.allocate,
@@ -69,22 +91,6 @@ def allocate_expert(
     assert calibration is not None
     found = _by_kl(config, pair, plan, choices, calibration, budget, device, report)
     return found.allocation, _record(config, found.allocation, found)
-
-
-def _check(config: CompressConfig) -> None:
-    """Nothing, if what is chosen by KL has its budget and its texts."""
-    given = {"--allocate": config.allocate, "--calibration": config.calibration}
-    missing = [option for option, value in given.items() if value is None]
-    if config.search < 0 or (config.search and missing):
-        raise CodecOptionError(
-            f"a search needs generations, a budget and calibration texts, got --search {config.search}; "
-            "give --allocate and --calibration too"
-        )
-    if config.measure and missing:
-        raise CodecOptionError(
-            f"measuring needs a budget and calibration texts, got --measure without {' and '.join(missing)}; "
-            "give --allocate and --calibration too"
-        )
 
 
 def _by_kl(

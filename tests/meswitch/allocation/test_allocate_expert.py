@@ -13,7 +13,7 @@ from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream, collect_statistics
 from meswitch.codecs import decompress, parse_codec
 from meswitch.compress import CompressConfig, compress_expert
-from meswitch.errors import CapacityError, CodecOptionError
+from meswitch.errors import CapacityError, CodecOptionError, UnknownCodecError
 from meswitch.format import Manifest, load_expert
 from meswitch.format.writer import DeltaWriter
 from meswitch.merge import merge
@@ -177,3 +177,11 @@ def test_a_budget_that_nothing_fits_leaves_nothing_behind(models: tuple[Path, Pa
     with pytest.raises(CodecOptionError, match="at least one candidate"):
         allocated(models, tmp_path / "delta", "3bits", candidates=())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_allocation_among_no_candidates_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    nowhere = (tmp_path / "base", tmp_path / "expert")
+    with pytest.raises(CodecOptionError, match="at least one candidate"):
+        allocated(nowhere, tmp_path / "delta", "2bits", candidates=())
+    with pytest.raises(UnknownCodecError, match="'grtn'"):
+        allocated(nowhere, tmp_path / "delta", "2bits", candidates=("grtn:bits=2",))

@@ -298,7 +298,9 @@ def test_measuring_without_budget_or_texts_is_refused(
 def test_a_search_without_budget_or_texts_is_refused(
     arguments: list[str], models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["compress", "--base", str(models[0]), "--expert", str(models[1]), "--output", str(tmp_path / "delta")]
+    # before anything is read: there is no such base
+    nowhere = str(tmp_path / "base")
+    command = ["compress", "--base", nowhere, "--expert", str(models[1]), "--output", str(tmp_path / "delta")]
     assert run([*command, *arguments]) == 1
     assert "a search needs generations, a budget and calibration texts" in capsys.readouterr().err
     assert not (tmp_path / "delta").exists()
