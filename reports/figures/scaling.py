@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.sweep.rows import SweepRow
 from reports.figures.theme import CLASS_DASHES, ROLES, WIDE_IN, arm_colours, log_seconds, new_figure
+from reports.slices import Slice, slices_of
 
 __all__ = ["draw_hit_rates", "draw_scaling"]
 
@@ -22,7 +23,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 CROSS: Mapping[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
 Read = Callable[[SweepRow], float | None]
-_Series = tuple[str, str, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def draw_scaling(rows: Sequence[SweepRow], *, treatment: str) -> Figure | None:
 def draw_hit_rates(rows: Sequence[SweepRow]) -> Figure | None:
     """The hit rate against experts, with Belady's bound dotted; `None` if nothing was counted.
 
-    A line for each popularity, policy, number in flight and budget; the last two are named where there are several.
+    A line for each popularity, policy, load and budget; the last two are named where there are several.
     """
     counted = [row for row in rows if row.valid and row.hit_rate is not None]
     if not counted:
@@ -96,12 +96,13 @@ def draw_hit_rates(rows: Sequence[SweepRow]) -> Figure | None:
     figure, axes = new_figure(4.2, width_in=WIDE_IN)
     ax = axes[0, 0]
     roles = ("treatment", "treatment-2", "treatment-3", "baseline")
-    series = sorted({_series_of(row) for row in counted}, key=str)
-    for number, key in enumerate(series):
-        part = sorted((row for row in counted if _series_of(row) == key), key=lambda row: row.experts)
+    # loads keep their order: as words 16 would stand before 4
+    series = sorted(slices_of(counted), key=lambda part: (part.popularity, part.policy, part.budget_bytes))
+    for number, line in enumerate(series):
+        part = sorted(line.rows, key=lambda row: row.experts)
         style: Mapping[str, Any] = {"color": ROLES[roles[number % len(roles)]][0], "marker": MARKERS[number % 6]}
         x = [row.experts for row in part]
-        ax.plot(x, [_percent(row.hit_rate) for row in part], label=_series_label(key, series), markersize=4, **style)
+        ax.plot(x, [_percent(row.hit_rate) for row in part], label=_series_label(line, series), markersize=4, **style)
         bound = [(row.experts, row.belady_hit_rate) for row in part if row.belady_hit_rate is not None]
         if bound:
             bx, by = zip(*bound, strict=True)
@@ -117,17 +118,11 @@ def draw_hit_rates(rows: Sequence[SweepRow]) -> Figure | None:
     return figure
 
 
-def _series_of(row: SweepRow) -> _Series:
-    return row.popularity, row.policy, row.in_flight, row.memory_budget_bytes
-
-
-def _series_label(key: _Series, series: Sequence[_Series]) -> str:
+def _series_label(part: Slice, series: Sequence[Slice]) -> str:
     """Popularity and policy, and what else tells this line from another."""
-    popularity, policy, in_flight, budget = key
-    several = [len(set(values)) > 1 for values in zip(*series, strict=True)]
-    words = [popularity, policy]
-    words += [f"{in_flight} in flight"] if several[2] and in_flight is not None else []
-    words += ["no budget" if budget is None else f"{budget / GIB:g} GiB"] if several[3] else []
+    words = [part.popularity, part.policy]
+    words += [part.load] if len({other.load for other in series}) > 1 else []
+    words += [f"{part.budget_bytes / GIB:g} GiB"] if len({other.budget_bytes for other in series}) > 1 else []
     return ", ".join(words)
 
 

@@ -9,31 +9,10 @@ from harness.sweep.fit import FitRow, fit_rows
 from harness.sweep.origin import cell_card
 from harness.sweep.results import SweepDirectory, SweepManifest
 from harness.sweep.rows import SweepRow, sweep_rows
-from harness.units import format_bytes
+from reports.slices import Slice, slices_of
 from reports.sweep.switching import SwitchingSource, find_switching
 
-__all__ = ["Slice", "SweepSource", "read_sweep"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """The rows of one budget, policy, popularity and load: what one figure shows."""
-
-    budget_bytes: int
-    policy: str
-    popularity: str
-    load: str
-    rows: tuple[SweepRow, ...]
-
-    @property
-    def title(self) -> str:
-        """What the rows have in common."""
-        return f"{self.popularity}, {self.load}, {self.policy}, {format_bytes(self.budget_bytes)}"
-
-    @property
-    def name(self) -> str:
-        """The title as a part of a file's name."""
-        return "".join(letter if letter.isalnum() or letter == "." else "-" for letter in self.title).replace("--", "-")
+__all__ = ["SweepSource", "read_sweep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,23 +38,7 @@ class SweepSource:
     @property
     def slices(self) -> Iterator[Slice]:
         """The rows by what they have in common beside arm and experts, the largest budget first."""
-        groups: dict[tuple[int, str, str, int, float], list[SweepRow]] = {}
-        for row in self.rows:
-            load = row.in_flight or 0, row.rate_per_s or 0.0
-            groups.setdefault((-row.memory_budget_bytes, row.policy, row.popularity, *load), []).append(row)
-        for (budget, policy, popularity, *_), rows in sorted(groups.items()):
-            yield Slice(
-                budget_bytes=-budget,
-                policy=policy,
-                popularity=popularity,
-                load=load_words(rows[0]),
-                rows=tuple(rows),
-            )
-
-
-def load_words(row: SweepRow) -> str:
-    """The load of a row in words."""
-    return f"{row.in_flight} in flight" if row.in_flight is not None else f"{row.rate_per_s:g} requests/s"
+        return slices_of(self.rows)
 
 
 def read_sweep(path: Path, *, switching: Path | None = None) -> SweepSource:
