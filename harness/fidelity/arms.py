@@ -99,10 +99,7 @@ DEFAULT_ARMS: tuple[Arm, ...] = (
         "lowrank:bits=0.75,precision=mixed",
         "lowrank:bits=0.5,precision=mixed",
     ),
-    *_arms(
-        "allocation",
-        *(Allocated(bits=bits, by=by).spec for bits in BUDGETS for by in WAYS),
-    ),
+    *_arms("allocation", *(Allocated(bits=bits, by=by).spec for bits in BUDGETS for by in WAYS)),
     Arm(spec=Allocated(bits=0.8, by="search").spec, distilled="rows", group="allocation"),
     *_arms(
         "ablation",

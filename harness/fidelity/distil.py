@@ -44,7 +44,8 @@ class Distiller:
     """
 
     def __init__(self, subject: Subject, config: DistilConfig) -> None:
-        self.config, self.model, self.names = config, subject.model, subject.linears
+        self.subject, self.config = subject, config
+        self.model, self.names = subject.model, subject.linears
         parameters = dict(self.model.named_parameters())
         self.places = [parameters[name] for name in self.names]
         self.base = [subject.base[name] for name in self.names]

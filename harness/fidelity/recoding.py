@@ -12,7 +12,8 @@ from itertools import cycle, islice
 import torch
 
 from harness.fidelity.distil import Batch, Distiller
-from harness.fidelity.stacked import has_independent_rows
+from harness.fidelity.stacked import grouped, has_independent_rows, split
+from harness.fidelity.subject import take_delta
 from meswitch.codecs import Codec, decompress
 
 __all__ = ["RecodingConfig", "train_codes"]
@@ -45,7 +46,7 @@ def train_codes(
     """
     if not has_independent_rows(codec):
         raise ValueError(f"codes can be trained if a codec describes rows one by one, got {codec.name}")
-    latents = [Latents(deltas, names) for names in by_width(deltas)]
+    latents = [Latents(deltas, names) for names in grouped(deltas, lambda delta: delta.shape[1])]
     rate = torch.zeros((), device=latents[0].values.device)
     # gradients of a mean over tokens are far smaller than the usual epsilon
     optimizer = torch.optim.Adam([part.values for part in latents], lr=rate, eps=1e-12, fused=True)
@@ -61,9 +62,7 @@ def train_codes(
 
 def gradients_at(distiller: Distiller, described: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
     """Of the KL to the expert of a batch, by every described delta."""
-    with torch.no_grad():
-        for name, place, base in zip(distiller.names, distiller.places, distiller.base, strict=True):
-            torch.add(base, described[name], out=place)
+    take_delta(distiller.model, distiller.subject.base, described)
     gradients = torch.autograd.grad(batch.loss(distiller.model), distiller.places)
     return dict(zip(distiller.names, gradients, strict=True))
 
@@ -76,7 +75,7 @@ class Latents:
     """
 
     def __init__(self, deltas: Mapping[str, torch.Tensor], names: Sequence[str]) -> None:
-        self.names, self.lengths = names, [len(deltas[name]) for name in names]
+        self.names, self.deltas = names, deltas
         rows = torch.cat([deltas[name] for name in names])
         sizes = rows.square().mean(dim=1, keepdim=True).sqrt()
         # a row that was not changed keeps its zeros: it has no unit
@@ -88,18 +87,10 @@ class Latents:
     def described(self, codec: Codec) -> Iterator[tuple[str, torch.Tensor]]:
         """D̂ of every linear."""
         rows = decompress(codec.compress(self.values.detach() * self.unit))
-        yield from zip(self.names, torch.split(rows, self.lengths), strict=True)
+        yield from split(self.names, self.deltas, rows).items()
 
     def take(self, gradients: Mapping[str, torch.Tensor]) -> None:
         """Keep the gradients of what is described as those of the latent deltas."""
         assert self.values.grad is not None
         torch.cat([gradients[name] for name in self.names], out=self.values.grad)
         self.values.grad.mul_(self.unit * self.changed)
-
-
-def by_width(deltas: Mapping[str, torch.Tensor]) -> Iterator[list[str]]:
-    """The names of the linears of one width, width by width."""
-    widths: dict[int, list[str]] = {}
-    for name, delta in deltas.items():
-        widths.setdefault(delta.shape[1], []).append(name)
-    yield from widths.values()

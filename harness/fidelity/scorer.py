@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -57,7 +58,6 @@ class Scorer:
         self.subject, self.stacks = subject, stacks
         self.test, self.validation = test, validation
         self.distil, self.recoding, self.allocation = distil, recoding, allocation
-        self.distiller: Distiller | None = None
         self.allocator: Allocator | None = None
 
     def records(self, arm: Arm) -> Iterator[Record]:
@@ -86,16 +86,17 @@ class Scorer:
     def kept(self, arm: Arm) -> Kept:
         """What the arm's codec makes of the expert, or those that are chosen for its linears."""
         kept = self.allocated(arm) or self.alike(arm)
-        if arm.distilled == "none":
+        # trained codes are described already, by `alike`
+        if arm.distilled == "none" or arm.distilled == "codes":
             return kept
-        if self.distiller is None:
-            self.distiller = Distiller(self.subject, self.distil)
-        if arm.distilled == "codes":
-            trained = train_codes(self.distiller, parse_codec(arm.spec), self.stacks.deltas, self.recoding)
-        else:
-            trained = self.distiller.train(kept.described, arm.distilled)
+        trained = self.distiller.train(kept.described, arm.distilled)
         take_weights(self.subject.model, self.subject.expert)
         return replace(kept, described=trained)
+
+    @cached_property
+    def distiller(self) -> Distiller:
+        """Trains gains, and keeps the items that codes are trained on."""
+        return Distiller(self.subject, self.distil)
 
     def alike(self, arm: Arm) -> Kept:
         """One codec for all linears."""
@@ -104,8 +105,14 @@ class Scorer:
             codec=codec.name,
             options=codec.options,
             codecs=dict.fromkeys(self.subject.linears, codec),
-            described=describe(codec, self.stacks),
+            described=self.recoded(codec) if arm.distilled == "codes" else describe(codec, self.stacks),
         )
+
+    def recoded(self, codec: Codec) -> Mapping[str, torch.Tensor]:
+        """D̂ of every linear once its delta has been trained."""
+        described = train_codes(self.distiller, codec, self.stacks.deltas, self.recoding)
+        take_weights(self.subject.model, self.subject.expert)
+        return described
 
     def allocated(self, arm: Arm) -> Kept | None:
         """A codec for each linear; `None` of an arm that names one for all."""

@@ -24,7 +24,7 @@ from meswitch.codecs.sparse_sign import SparseSign
 from meswitch.codecs.subspace import balanced_factors, leading_directions, moment_root
 from meswitch.codecs.ternary import Ternary
 
-__all__ = ["Stacks", "has_independent_rows"]
+__all__ = ["Stacks", "grouped", "has_independent_rows", "split"]
 
 Describe = Callable[[torch.Tensor], torch.Tensor]
 Matrices = Mapping[str, torch.Tensor]

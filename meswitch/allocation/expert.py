@@ -11,7 +11,7 @@ from meswitch.allocation.search import Searched, measure_linears, search_linears
 from meswitch.allocation.sensitivity import Allocation, Choice, allocate_linears, choices_of, codec_bytes
 from meswitch.architecture import ParameterKind
 from meswitch.calibration_stream import CalibrationStream
-from meswitch.codecs import format_spec, parse_codec, takes_second_moment
+from meswitch.codecs import Codec, format_spec, parse_codec, takes_second_moment
 from meswitch.compress_config import CompressConfig
 from meswitch.errors import CodecOptionError
 from meswitch.format.manifest import AllocationRecord, SearchRecord
@@ -41,7 +41,9 @@ def check_allocation(config: CompressConfig) -> None:
             f"measuring needs a budget and calibration texts, got --measure without {' and '.join(missing)}; "
             "give --allocate and --calibration too"
         )
-    if config.allocate is not None and not config.candidates:
+    if config.allocate is None:
+        return
+    if not config.candidates:
         raise CodecOptionError("an allocation needs at least one candidate")
     for spec in config.candidates:
         parse_codec(spec)
@@ -87,10 +89,10 @@ def allocate_expert(
     )
     if not by_kl:
         allocation = allocate_linears(choices, budget)
-        return allocation, _record(config, allocation, None)
+        return allocation, _record(config, candidates, allocation, None)
     assert calibration is not None
     found = _by_kl(config, pair, plan, choices, calibration, budget, device, report)
-    return found.allocation, _record(config, found.allocation, found)
+    return found.allocation, _record(config, candidates, found.allocation, found)
 
 
 def _by_kl(
@@ -118,8 +120,9 @@ def _by_kl(
     )
 
 
-def _record(config: CompressConfig, allocation: Allocation, found: Searched | None) -> AllocationRecord:
-    candidates = [parse_codec(spec) for spec in config.candidates]
+def _record(
+    config: CompressConfig, candidates: Sequence[Codec], allocation: Allocation, found: Searched | None
+) -> AllocationRecord:
     search = None
     if found is not None:
         search = SearchRecord(generations=config.search, texts=found.texts, start=found.start, found=found.found)
